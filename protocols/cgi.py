@@ -1,0 +1,120 @@
+"""What the CGI family (FastCGI, SCGI) shares: variables in, a "Status:" head out.
+
+Front ends send RFC 3875 meta-variables; this module turns the pairs into one
+dictionary, drops what concerns only the front end's own connection, and
+encodes the head of an answer the way that every known front end reads it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from protocols.headers import BODYLESS, NOT_MODIFIED, encode_fields, status_code
+from protocols.headers import CONTENT_LENGTH as HAS_LENGTH
+from protocols.model import UNKNOWN, Codec, Headers, Request
+
+#: Peers choose the names, so they can fill the cache: it is bounded.
+_NAMES_SIZE = 2048
+
+#: Variables that must not reach the application, "" in the table: HTTP_PROXY is
+#: httpoxy (CVE-2016-5385); the entity fields have their own variables; the
+#: others belong to the connection between client and front end.
+_DROPPED = (
+    "HTTP_CONNECTION",
+    "HTTP_CONTENT_LENGTH",
+    "HTTP_CONTENT_TYPE",
+    "HTTP_EXPECT",
+    "HTTP_KEEP_ALIVE",
+    "HTTP_PROXY",
+    "HTTP_PROXY_CONNECTION",
+    "HTTP_TE",
+    "HTTP_TRAILER",
+    "HTTP_TRANSFER_ENCODING",
+    "HTTP_UPGRADE",
+)
+_names: dict[bytes, str] = {name.encode(): "" for name in _DROPPED}
+
+#: A repeated one of these is not a repeated client header but the
+#: administrator's own, later, value: the last wins.
+_LAST_WINS = frozenset({"HTTP_HOST", "HTTP_AUTHORIZATION"})
+
+
+def variable_name(name: bytes) -> str:
+    """The variable for a name on the wire; "" if it is dropped."""
+    variable = _names.get(name)
+    if variable is None:
+        variable = name.decode("latin-1")
+        if len(_names) < _NAMES_SIZE:
+            _names[name] = variable
+    return variable
+
+
+def enter_variable(environ: dict[str, str], name: str, value: str) -> None:
+    """Enter a variable that is already there: joined, or the last wins."""
+    if name.startswith("HTTP_") and name not in _LAST_WINS:
+        separator = "; " if name == "HTTP_COOKIE" else ","
+        value = environ[name] + separator + value
+    environ[name] = value
+
+
+def body_length(environ: dict[str, str]) -> int:
+    """The announced length of the body, or UNKNOWN.
+
+    Some front ends send an empty string or ``-1`` when they do not know it
+    (Caddy for chunked uploads).  Raises ValueError for anything else.
+    """
+    text = environ.get("CONTENT_LENGTH", "")
+    if text in ("", "-1"):
+        return UNKNOWN
+    if not (text.isascii() and text.isdigit()):
+        raise ValueError(f"CONTENT_LENGTH must be digits, not {text!r}")
+    return int(text)
+
+
+def refusal_head(status: str, reason: str) -> bytes:
+    """A whole answer that refuses a request."""
+    body = f"{status}: {reason}\n"
+    return (
+        f"Content-Type: text/plain\r\nContent-Length: {len(body)}\r\nStatus: {status}\r\n\r\n{body}"
+    ).encode("latin-1", "replace")
+
+
+class CgiCodec(Codec):
+    """The reply half of the CGI family: a head, then the body as it is."""
+
+    def head(self, request: Request, status: str, headers: Headers, length: int) -> bytes:
+        """Encode the head (RFC 3875 section 6.3), Status last.
+
+        HAProxy 2.6 makes any status a 302 when Location comes after Status.
+        """
+        code = status_code(status)
+        if code in BODYLESS:
+            request.head_only = True
+            if code != NOT_MODIFIED:
+                headers = without_length(headers)
+        fields = encode_fields(headers)
+        lines = fields.lines
+        if fields.kinds & HAS_LENGTH:
+            request.remaining = UNKNOWN if request.head_only else fields.length
+        elif length != UNKNOWN and code not in BODYLESS and (length or not request.head_only):
+            request.remaining = UNKNOWN if request.head_only else length
+            lines += f"Content-Length: {length}\r\n"
+        return f"{lines}Status: {status}\r\n\r\n".encode("latin-1")
+
+    def body(self, request: Request, data: bytes) -> bytes:
+        """Return the piece, or nothing where the answer has no content."""
+        if request.head_only:
+            return b""
+        if request.remaining > 0:
+            request.remaining -= len(data)
+        return data
+
+    def end(self, request: Request) -> bytes:
+        """Nothing marks the end but the end of the connection."""
+        request.ended = True
+        return b""
+
+
+def without_length(headers: Headers) -> Sequence[tuple[str, str]]:
+    """The headers without Content-Length, for an answer that has no content."""
+    return [field for field in headers if field[0].lower() != "content-length"]

@@ -1,0 +1,432 @@
+"""FastCGI 1.0 to requests and back (the FastCGI specification, sections 3 to 6).
+
+Strategy: records are cut from the buffer and handed to one method a type.
+PARAMS is a stream: a pair may be cut anywhere between records, so it is decoded
+only after its empty record.  Several requests share the connection; what
+concerns one of them is answered on its stream, and only a record that cannot
+be right ends the connection.
+
+Whether a request is still active is read from its ``ended`` flag, which the
+replying side sets, so that receiving and replying share no table.
+"""
+
+from __future__ import annotations
+
+from struct import Struct
+from typing import ClassVar
+
+from protocols.cgi import (
+    CgiCodec,
+    body_length,
+    enter_variable,
+    refusal_head,
+    variable_name,
+)
+from protocols.fastcgi_records import (
+    ABORT_REQUEST,
+    BEGIN_REQUEST,
+    CANT_MPX_CONN,
+    DATA,
+    GET_VALUES,
+    HEADER,
+    KEEP_CONN,
+    OVERLOADED,
+    PARAMS,
+    REQUEST_COMPLETE,
+    ROLES,
+    STDERR,
+    STDIN,
+    STDOUT,
+    UNKNOWN_ROLE,
+    decode_pairs,
+    end_request,
+    stream_end,
+    stream_records,
+    unknown_type,
+    values_result,
+)
+from protocols.model import (
+    UNKNOWN,
+    Abort,
+    Body,
+    Data,
+    Event,
+    Headers,
+    Limits,
+    ProtocolError,
+    Request,
+)
+
+_BEGIN_BODY = Struct(">HB5x")
+
+
+class _Stream:
+    """One request while it arrives."""
+
+    __slots__ = (
+        "data_done",
+        "data_length",
+        "data_received",
+        "fresh",
+        "keep",
+        "params",
+        "received",
+        "request",
+        "role",
+        "size",
+        "stdin_done",
+    )
+
+    def __init__(self, role: str, keep: bool) -> None:
+        self.role = role
+        self.keep = keep
+        self.params: list[bytes] = []
+        self.size = 0
+        self.request: Request | None = None
+        self.received = 0
+        self.stdin_done = False
+        self.data_length = UNKNOWN
+        self.data_received = 0
+        self.data_done = role != "filter"
+        self.fresh = False
+
+
+class FastCgiCodec(CgiCodec):
+    """The application's side of one FastCGI connection."""
+
+    concurrent: ClassVar[bool] = True
+    raw_body: ClassVar[bool] = False
+
+    def __init__(self, limits: Limits) -> None:
+        super().__init__(limits)
+        self._buffer = bytearray()
+        self._needed = 8
+        self._streams: dict[int, _Stream] = {}
+        self._events: list[Event] = []
+
+    # Receiving
+
+    def receive(self, data: bytes) -> list[Event]:
+        """Return the events of the complete records in ``data`` (section 3.3)."""
+        if self.closing:
+            return []
+        buffer = self._buffer
+        if buffer:
+            buffer += data
+            if len(buffer) < self._needed:
+                self._check_version(buffer)
+                return []
+            data = bytes(buffer)
+            buffer.clear()
+        events: list[Event] = []
+        self._events = events
+        try:
+            position = self._records(data)
+        except ProtocolError as error:
+            self.closing = True
+            self._settle()
+            error.events = events
+            raise
+        if position < len(data) and not self.closing:
+            buffer += data[position:]
+            self._check_version(buffer)
+        self._settle()
+        return events
+
+    def receive_eof(self) -> list[Event]:
+        """Raise ProtocolError if requests were cut off; a bare connect is silent."""
+        cut = bool(self._buffer) or any(
+            stream.request is None or stream.request.more for stream in self._streams.values()
+        )
+        self.closing = True
+        if cut:
+            raise ProtocolError("the front end left in the middle of a request")
+        return []
+
+    def _check_version(self, buffer: bytearray) -> None:
+        if buffer[0] != 1:
+            self.closing = True
+            raise ProtocolError(f"FastCGI version {buffer[0]} is not known, only 1")
+
+    def _records(self, data: bytes) -> int:
+        """Handle the whole records in ``data``; return where the rest starts."""
+        position = 0
+        size = len(data)
+        while size - position >= 8 and not self.closing:
+            version, kind, number, length, padding = HEADER.unpack_from(data, position)
+            if version != 1:
+                raise ProtocolError(f"FastCGI version {version} is not known, only 1")
+            start = position + 8
+            after = start + length + padding
+            if after > size:
+                self._needed = after - position
+                return position
+            content = data[start : start + length]
+            position = after
+            if number == 0:
+                self._management(kind, content)
+            elif kind == BEGIN_REQUEST:
+                self._begin(number, content)
+            else:
+                self._application(kind, number, content)
+        self._needed = 8
+        return position
+
+    def _settle(self) -> None:
+        """Requests of earlier buffers get their bodies in events of their own."""
+        for stream in self._streams.values():
+            stream.fresh = False
+
+    # Management records (section 4)
+
+    def _management(self, kind: int, content: bytes) -> None:
+        if kind == GET_VALUES:
+            values = {
+                b"FCGI_MAX_CONNS": self.limits.connections,
+                b"FCGI_MAX_REQS": self.limits.connections * self.limits.multiplex,
+                b"FCGI_MPXS_CONNS": int(self.limits.multiplex > 1),
+            }
+            try:
+                asked = [name for name, _ in decode_pairs(content)]
+            except ValueError as error:
+                raise ProtocolError(f"FCGI_GET_VALUES: {error}") from None
+            self.outbox += values_result({name: values[name] for name in asked if name in values})
+        elif BEGIN_REQUEST <= kind <= DATA:
+            raise ProtocolError(f"a FastCGI record of type {kind} has no request id")
+        else:
+            self.outbox += unknown_type(kind)
+
+    # Application records (section 5)
+
+    def _begin(self, number: int, content: bytes) -> None:
+        if len(content) != 8:
+            raise ProtocolError("FCGI_BEGIN_REQUEST has the wrong length")
+        role_number, flags = _BEGIN_BODY.unpack(content)
+        keep = bool(flags & KEEP_CONN)
+        streams = self._streams
+        known = streams.get(number)
+        if known is not None and not (known.request is not None and known.request.ended):
+            raise ProtocolError(f"FastCGI request {number} was begun twice")
+        role = ROLES.get(role_number, "")
+        if role not in self.limits.roles:
+            self._refuse_stream(number, keep, UNKNOWN_ROLE)
+            return
+        if len(streams) >= self.limits.multiplex:
+            self._forget_ended()
+            if len(streams) >= self.limits.multiplex:
+                full = CANT_MPX_CONN if self.limits.multiplex == 1 else OVERLOADED
+                self._refuse_stream(number, True, full)
+                return
+        streams[number] = _Stream(role, keep)
+
+    def _forget_ended(self) -> None:
+        for number, stream in list(self._streams.items()):
+            if stream.request is not None and stream.request.ended:
+                del self._streams[number]
+
+    def _refuse_stream(self, number: int, keep: bool, protocol_status: int) -> None:
+        """End a request that is not served; its later records are ignored (section 3.3)."""
+        self._streams.pop(number, None)
+        self.outbox += end_request(number, 0, protocol_status)
+        if not keep:
+            self.closing = True
+
+    def _application(self, kind: int, number: int, content: bytes) -> None:
+        stream = self._streams.get(number)
+        if kind not in (PARAMS, STDIN, DATA, ABORT_REQUEST):
+            if kind > DATA:
+                self.outbox += unknown_type(kind)
+                return
+            raise ProtocolError(f"a FastCGI record of type {kind} comes only from a server")
+        if stream is None or (stream.request is not None and stream.request.ended):
+            return
+        if kind == PARAMS:
+            self._params(number, stream, content)
+        elif kind == ABORT_REQUEST:
+            self._abort(number, stream)
+        elif stream.request is None:
+            raise self._broken(number, "body data before the end of FCGI_PARAMS")
+        elif kind == STDIN:
+            self._stdin(number, stream, stream.request, content)
+        else:
+            self._data(number, stream, stream.request, content)
+
+    def _params(self, number: int, stream: _Stream, content: bytes) -> None:
+        if stream.request is not None:
+            if content:
+                raise ProtocolError("FCGI_PARAMS after its end")
+            return
+        if content:
+            stream.size += len(content)
+            if stream.size > self.limits.request_header_total:
+                self._answer_stream(
+                    number,
+                    stream,
+                    "431 Request Header Fields Too Large",
+                    "the FastCGI parameters are too large",
+                )
+                return
+            stream.params.append(content)
+            return
+        block = stream.params[0] if len(stream.params) == 1 else b"".join(stream.params)
+        stream.params.clear()
+        try:
+            environ = self._environ(block)
+            length = body_length(environ)
+            if stream.role == "filter":
+                stream.data_length = int(environ.get("FCGI_DATA_LENGTH", UNKNOWN))
+        except ValueError as error:
+            raise self._broken(number, f"FCGI_PARAMS: {error}") from None
+        if self.limits.request_body and length > self.limits.request_body:
+            self._answer_stream(
+                number, stream, "413 Content Too Large", "the request body is too large"
+            )
+            return
+        request = Request(number, environ, length, b"", True, stream.keep)
+        request.head_only = environ.get("REQUEST_METHOD") == "HEAD"
+        if stream.role != "responder":
+            environ["FCGI_ROLE"] = stream.role.upper()
+        if stream.role == "authorizer":  # section 6.3: it gets no body
+            request.length = 0
+            request.more = False
+        stream.request = request
+        stream.fresh = True
+        self._events.append(request)
+
+    def _environ(self, block: bytes) -> dict[str, str]:
+        environ: dict[str, str] = {}
+        for raw, value in decode_pairs(block):
+            name = variable_name(raw)
+            if not name:
+                continue
+            text = value.decode("latin-1")
+            if name in environ:
+                enter_variable(environ, name, text)
+            else:
+                environ[name] = text
+        return environ
+
+    def _stdin(self, number: int, stream: _Stream, request: Request, content: bytes) -> None:
+        if stream.stdin_done or stream.role == "authorizer":
+            if content and stream.role != "authorizer":
+                raise ProtocolError("FCGI_STDIN after its end")
+        elif content:
+            stream.received += len(content)
+            limit = self.limits.request_body
+            if limit and stream.received > limit:
+                self._answer_stream(
+                    number, stream, "413 Content Too Large", "the request body is too large"
+                )
+            elif stream.fresh:
+                request.body += content
+            else:
+                self._events.append(Body(number, content, True))
+        elif request.length not in (UNKNOWN, stream.received):
+            # Section 6.2: a Responder compares the two and does not go on.
+            self._answer_stream(
+                number,
+                stream,
+                "400 Bad Request",
+                f"CONTENT_LENGTH is {request.length} but the body has {stream.received} bytes",
+            )
+        else:
+            stream.stdin_done = True
+            self._complete(stream, Body(number, b"", False))
+
+    def _data(self, number: int, stream: _Stream, request: Request, content: bytes) -> None:
+        """FCGI_DATA, the file that a Filter works on (section 6.4)."""
+        if stream.data_done:
+            if content:
+                raise ProtocolError("FCGI_DATA where none is due")
+        elif content:
+            stream.data_received += len(content)
+            limit = self.limits.request_body
+            if limit and stream.data_received > limit:
+                self._answer_stream(
+                    number, stream, "413 Content Too Large", "the filter's data is too large"
+                )
+            else:
+                self._events.append(Data(number, content, True))
+        elif stream.data_length not in (UNKNOWN, stream.data_received):
+            self._answer_stream(
+                number,
+                stream,
+                "400 Bad Request",
+                f"FCGI_DATA_LENGTH is {stream.data_length}, not {stream.data_received}",
+            )
+        else:
+            stream.data_done = True
+            self._complete(stream, Data(number, b"", False))
+
+    def _complete(self, stream: _Stream, last: Body) -> None:
+        """A stream of the request ended; the request is whole when both have."""
+        request = stream.request
+        assert request is not None
+        if not (stream.stdin_done and stream.data_done):
+            return
+        request.more = False
+        if not stream.fresh or type(last) is Data:
+            self._events.append(last)
+
+    def _abort(self, number: int, stream: _Stream) -> None:
+        """FCGI_ABORT_REQUEST (section 5.4): answered here unless the request may be running."""
+        request = stream.request
+        if request is not None:
+            self._events.append(Abort(number))
+            if not request.more:
+                return
+            request.ended = True
+        del self._streams[number]
+        self.outbox += end_request(number, 0, REQUEST_COMPLETE)
+        if not stream.keep:
+            self.closing = True
+
+    def _answer_stream(self, number: int, stream: _Stream, status: str, reason: str) -> None:
+        """Refuse one request with an answer; the connection stays sound."""
+        request = stream.request
+        if request is not None:
+            request.ended = True
+            self._events.append(Abort(number))
+        del self._streams[number]
+        self.outbox += self._refusal(number, status, reason)
+        if not stream.keep:
+            self.closing = True
+
+    def _broken(self, number: int, reason: str) -> ProtocolError:
+        del self._streams[number]
+        return ProtocolError(reason, self._refusal(number, "400 Bad Request", reason))
+
+    def _refusal(self, number: int, status: str, reason: str) -> bytes:
+        return (
+            stream_records(STDOUT, number, refusal_head(status, reason))
+            + stream_end(STDOUT, number)
+            + end_request(number, 0, REQUEST_COMPLETE)
+        )
+
+    # Replying
+
+    def head(self, request: Request, status: str, headers: Headers, length: int) -> bytes:
+        """The head in an FCGI_STDOUT record."""
+        return stream_records(
+            STDOUT, request.stream, super().head(request, status, headers, length)
+        )
+
+    def body(self, request: Request, data: bytes) -> bytes:
+        """The piece in FCGI_STDOUT records."""
+        return stream_records(STDOUT, request.stream, super().body(request, data))
+
+    def end(self, request: Request) -> bytes:
+        """The end of FCGI_STDOUT and FCGI_END_REQUEST."""
+        request.ended = True
+        number = request.stream
+        return stream_end(STDOUT, number) + end_request(number, 0, REQUEST_COMPLETE)
+
+    def reply(self, request: Request, status: str, headers: Headers, data: bytes) -> bytes:
+        """Head and body in one record where they fit."""
+        content = super().head(request, status, headers, len(data)) + super().body(request, data)
+        return stream_records(STDOUT, request.stream, content) + self.end(request)
+
+    def errors(self, request: Request, text: str) -> bytes:
+        """The whole of ``wsgi.errors`` in FCGI_STDERR records; at most once a request."""
+        data = text.encode("utf-8", "backslashreplace")
+        return stream_records(STDERR, request.stream, data) + stream_end(STDERR, request.stream)

@@ -1,0 +1,109 @@
+"""FastCGI records: constants and pure functions that cut and build them (section 8)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from struct import Struct
+from typing import Final
+
+#: version, type, requestId, contentLength, paddingLength, reserved.
+HEADER: Final = Struct(">BBHHBx")
+
+BEGIN_REQUEST: Final = 1
+ABORT_REQUEST: Final = 2
+END_REQUEST: Final = 3
+PARAMS: Final = 4
+STDIN: Final = 5
+STDOUT: Final = 6
+STDERR: Final = 7
+DATA: Final = 8
+GET_VALUES: Final = 9
+GET_VALUES_RESULT: Final = 10
+UNKNOWN_TYPE: Final = 11
+
+KEEP_CONN: Final = 1
+ROLES: Final = {1: "responder", 2: "authorizer", 3: "filter"}
+
+REQUEST_COMPLETE: Final = 0
+CANT_MPX_CONN: Final = 1
+OVERLOADED: Final = 2
+UNKNOWN_ROLE: Final = 3
+
+#: The most that a record carries and stays a multiple of 8, the alignment that
+#: section 3.3 recommends.
+MAX_CONTENT: Final = 65528
+
+_PADDING: Final = tuple(b"\0" * (-length % 8) for length in range(8))
+_END_BODY: Final = Struct(">BBHHBxIB3x")
+_LONG: Final = Struct(">I")
+
+
+def record(kind: int, number: int, content: bytes) -> bytes:
+    """One record; ``content`` is at most 65535 bytes."""
+    padding = _PADDING[len(content) & 7]
+    return HEADER.pack(1, kind, number, len(content), len(padding)) + content + padding
+
+
+def stream_records(kind: int, number: int, data: bytes) -> bytes:
+    """``data`` as records of a stream, without the stream's end; nothing for no data."""
+    if 0 < len(data) <= MAX_CONTENT:
+        return record(kind, number, data)
+    return b"".join(
+        record(kind, number, data[start : start + MAX_CONTENT])
+        for start in range(0, len(data), MAX_CONTENT)
+    )
+
+
+def stream_end(kind: int, number: int) -> bytes:
+    """The empty record that ends a stream (section 3.3)."""
+    return HEADER.pack(1, kind, number, 0, 0)
+
+
+def end_request(number: int, app_status: int, protocol_status: int) -> bytes:
+    """FCGI_END_REQUEST (section 5.5)."""
+    return _END_BODY.pack(1, END_REQUEST, number, 8, 0, app_status, protocol_status)
+
+
+def unknown_type(kind: int) -> bytes:
+    """FCGI_UNKNOWN_TYPE (section 4.2)."""
+    return record(UNKNOWN_TYPE, 0, bytes((kind, 0, 0, 0, 0, 0, 0, 0)))
+
+
+def values_result(values: Mapping[bytes, int]) -> bytes:
+    """FCGI_GET_VALUES_RESULT (section 4.1)."""
+    content = b"".join(
+        bytes((len(name), len(text))) + name + text
+        for name, text in ((name, b"%d" % value) for name, value in values.items())
+    )
+    return record(GET_VALUES_RESULT, 0, content)
+
+
+def decode_pairs(block: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """The name-value pairs of a whole block (section 3.4).
+
+    Raises ValueError if a pair is cut off.
+    """
+    position = 0
+    size = len(block)
+    while position < size:
+        name_length = block[position]
+        position += 1
+        if name_length >= 128:
+            name_length, position = _long_length(block, position - 1)
+        if position >= size:
+            raise ValueError("a name-value pair is cut off")
+        value_length = block[position]
+        position += 1
+        if value_length >= 128:
+            value_length, position = _long_length(block, position - 1)
+        middle = position + name_length
+        position = middle + value_length
+        if position > size:
+            raise ValueError("a name-value pair is cut off")
+        yield block[middle - name_length : middle], block[middle:position]
+
+
+def _long_length(block: bytes, position: int) -> tuple[int, int]:
+    if position + 4 > len(block):
+        raise ValueError("a name-value pair is cut off")
+    return _LONG.unpack_from(block, position)[0] & 0x7FFFFFFF, position + 4

@@ -1,0 +1,141 @@
+"""Response status and header fields: checked and encoded, for every protocol.
+
+What an application may put on the wire is decided here and nowhere else
+(PEP 3333 "The start_response() Callable"; RFC 9110 sections 5 and 15): a value
+with a control character, a name that is no token, a hop-by-hop field or a
+malformed status raises before a byte of it is sent.
+"""
+
+from __future__ import annotations
+
+import re
+
+from protocols.model import UNKNOWN, Headers
+
+#: RFC 9110 section 5.6.2.
+TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+#: RFC 9110 section 5.5, with obs-text: no control character but the tab.
+_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
+#: PEP 3333: "999 Message here"; 1xx can be no final answer.
+_STATUS = re.compile(r"[2-9][0-9]{2} [\t\x20-\x7e\x80-\xff]*")
+
+#: RFC 2616 section 13.5.1, which PEP 3333 refers to; and the CGI family's own field.
+_FORBIDDEN = frozenset(
+    {
+        "connection",
+        "keep-alive",
+        "proxy-authenticate",
+        "proxy-authorization",
+        "proxy-connection",
+        "te",
+        "trailer",
+        "trailers",
+        "transfer-encoding",
+        "upgrade",
+        "status",
+    }
+)
+
+PLAIN = 0
+CONTENT_LENGTH = 1
+DATE = 2
+SERVER = 4
+_KINDS = {"content-length": CONTENT_LENGTH, "date": DATE, "server": SERVER}
+
+#: Applications use few names and statuses, but may echo a client's: the caches are bounded.
+_CACHE_SIZE = 1024
+_names: dict[str, int] = {}
+_statuses: dict[str, int] = {}
+
+#: Statuses whose answers have no content (RFC 9110 sections 15.3.5, 15.3.6, 15.4.5).
+NO_CONTENT = 204
+RESET_CONTENT = 205
+NOT_MODIFIED = 304
+BODYLESS = frozenset({NO_CONTENT, RESET_CONTENT, NOT_MODIFIED})
+
+
+class Fields:
+    """Encoded header lines and what framing needs to know of them."""
+
+    __slots__ = ("kinds", "length", "lines")
+
+    def __init__(self, lines: str, kinds: int, length: int) -> None:
+        self.lines = lines
+        self.kinds = kinds
+        self.length = length
+
+
+def status_code(status: str) -> int:
+    """Return the code of a status such as ``"200 OK"``.
+
+    Raises TypeError if it is no ``str`` and ValueError if it is malformed.
+    """
+    code = _statuses.get(status)
+    if code is None:
+        if not isinstance(status, str):
+            raise TypeError(f"the status must be a str, not {type(status).__name__}")
+        if _STATUS.fullmatch(status) is None:
+            raise ValueError(f'the status must look like "200 OK", not {status!r}')
+        code = int(status[:3])
+        if len(_statuses) < _CACHE_SIZE:
+            _statuses[status] = code
+    return code
+
+
+def encode_fields(headers: Headers) -> Fields:
+    """Return the header lines, each ended by CRLF.
+
+    Raises TypeError or ValueError with the offending field; nothing of it may be sent.
+    """
+    kinds = PLAIN
+    length = UNKNOWN
+    lines = []
+    values = []
+    for name, value in headers:
+        kind = _names.get(name)
+        if kind is None:
+            kind = _learn_name(name)
+        if kind:
+            kinds |= kind
+            if kind == CONTENT_LENGTH:
+                length = _content_length(value, length)
+        values.append(value)
+        lines.append(f"{name}: {value}\r\n")
+    try:
+        plain = "".join(values).isprintable()
+    except TypeError:
+        plain = False
+    if not plain:
+        _check_values(headers)
+    return Fields("".join(lines), kinds, length)
+
+
+def _learn_name(name: str) -> int:
+    if not isinstance(name, str):
+        raise TypeError(f"a header name must be a str, not {type(name).__name__}")
+    if TOKEN.fullmatch(name) is None:
+        raise ValueError(f"{name!r} is no header name")
+    lower = name.lower()
+    if lower in _FORBIDDEN:
+        raise ValueError(f"the header {name} is the server's own: an application must not send it")
+    kind = _KINDS.get(lower, PLAIN)
+    if len(_names) < _CACHE_SIZE:
+        _names[name] = kind
+    return kind
+
+
+def _content_length(value: str, earlier: int) -> int:
+    if not (isinstance(value, str) and value.isascii() and value.isdigit()):
+        raise ValueError(f"Content-Length must be digits, not {value!r}")
+    length = int(value)
+    if earlier != UNKNOWN:
+        raise ValueError(f"Content-Length is given twice: {earlier} and {length}")
+    return length
+
+
+def _check_values(headers: Headers) -> None:
+    for name, value in headers:
+        if not isinstance(value, str):
+            raise TypeError(f"the value of {name} must be a str, not {type(value).__name__}")
+        if _VALUE.fullmatch(value) is None:
+            raise ValueError(f"the value of {name} has a forbidden character: {value!r}")

@@ -1,0 +1,414 @@
+"""HTTP/1.1 (RFC 9112) to requests and back; ``httptools`` parses the fields.
+
+Strategy: a head is gathered until its empty line, judged as a whole (sizes,
+request line, target, Host, framing) and handed to the parser in one piece, so
+that limits are exact and any split of the bytes gives the same events.  How
+far the buffer was searched is remembered: a head that arrives byte by byte
+costs no quadratic time.  Where a message ends is known before the parser is
+fed, so what follows it is never swallowed by mistake.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import ClassVar
+
+import httptools
+
+from protocols.headers import (
+    BODYLESS,
+    DATE,
+    NOT_MODIFIED,
+    RESET_CONTENT,
+    SERVER,
+    TOKEN,
+    encode_fields,
+    status_code,
+)
+from protocols.headers import CONTENT_LENGTH as HAS_LENGTH
+from protocols.http1_head import (
+    HOST,
+    LENGTH,
+    NAMES,
+    check_coding,
+    check_host,
+    check_partial,
+    check_sizes,
+    refusal,
+    set_path,
+    split_request_line,
+    variable_for,
+)
+from protocols.model import (
+    UNKNOWN,
+    Body,
+    Codec,
+    Event,
+    Headers,
+    Limits,
+    ProtocolError,
+    Request,
+)
+
+_END_OF_HEAD = b"\r\n\r\n"
+
+#: What is being read.
+_HEAD, _SIZED, _CHUNKED, _DONE = range(4)
+
+_EXPECT, _TRANSFER_ENCODING = "HTTP_EXPECT", "HTTP_TRANSFER_ENCODING"
+_UPGRADE_FIELD = re.compile(rb"(?im)^upgrade(?=:)")
+
+
+class Http1Codec(Codec):
+    """HTTP/1.0 and HTTP/1.1, keep-alive and pipelining."""
+
+    origin: ClassVar[bool] = True
+    #: Field lines of every answer that lacks them (RFC 9110 sections 6.6.1 and
+    #: 10.2.4).  The codec has no clock: the driver keeps ``date`` fresh.
+    date: ClassVar[str] = ""
+    server: ClassVar[str] = "Server: gateway\r\n"
+
+    def __init__(self, limits: Limits) -> None:
+        super().__init__(limits)
+        self._state = _HEAD
+        self._buffer = bytearray()
+        self._searched = 0
+        self._parser = httptools.HttpRequestParser(self)
+        self._environ: dict[str, str] = {}
+        self._trim = False
+        self._host: str | None = ""
+        self._repeated_host = False
+        self._request: Request | None = None
+        self._body: list[bytes] = []
+        self._received = 0
+        self._quiet = 0
+        self._tail = b""
+        self._complete = False
+        self._keep_alive = True
+
+    # Receiving
+
+    def receive(self, data: bytes) -> list[Event]:
+        """Return the requests and body pieces in ``data`` (RFC 9112 section 2)."""
+        events: list[Event] = []
+        position = 0
+        size = len(data)
+        try:
+            while position < size:
+                if self._state == _HEAD:
+                    position = self._receive_head(data, position, events)
+                elif self._state == _SIZED:
+                    position = self._receive_sized(data, position, events)
+                elif self._state == _CHUNKED:
+                    position = self._receive_chunked(data, position, events)
+                else:
+                    break
+        except ProtocolError as error:
+            self._state = _DONE
+            self.closing = True
+            self._deliver(events)
+            error.events = events
+            raise
+        if self._body:
+            self._deliver(events)
+        return events
+
+    def receive_eof(self) -> list[Event]:
+        """Raise ProtocolError if the peer left in the middle of a message."""
+        state, self._state = self._state, _DONE
+        self.closing = True
+        if state in (_SIZED, _CHUNKED):
+            raise ProtocolError("the client left in the middle of a request body")
+        if state == _HEAD and self._buffer:
+            raise ProtocolError("the client left in the middle of a request head")
+        return []
+
+    def _receive_head(self, data: bytes, position: int, events: list[Event]) -> int:
+        buffer = self._buffer
+        if not buffer:
+            if data[position] in b"\r\n":  # empty lines before a request: RFC 9112 section 2.2
+                return self._skip_empty_line(data, position)
+            end = data.find(_END_OF_HEAD, position) + 4
+            if end != 3:
+                head = data if end == len(data) and position == 0 else data[position:end]
+                self._message(head, events)
+                return end
+        elif buffer[0] in b"\r\n":
+            if data[position] != 10:
+                raise refusal(400, "a carriage return without a line feed")
+            buffer.clear()
+            return position + 1
+        buffer += data[position:]
+        end = buffer.find(_END_OF_HEAD, max(0, self._searched - 3)) + 4
+        if end == 3:
+            check_partial(buffer, self._searched, self.limits)
+            self._searched = len(buffer)
+            return len(data)
+        head = bytes(buffer[:end])
+        position = len(data) - (len(buffer) - end)
+        buffer.clear()
+        self._searched = 0
+        self._message(head, events)
+        return position
+
+    def _skip_empty_line(self, data: bytes, position: int) -> int:
+        if data[position] == 10:
+            return position + 1
+        if position + 1 == len(data):
+            self._buffer += b"\r"
+            return position + 1
+        if data[position + 1] != 10:
+            raise refusal(400, "a carriage return without a line feed")
+        return position + 2
+
+    def _message(self, head: bytes, events: list[Event]) -> None:
+        """Judge one whole head and append its Request."""
+        limits = self.limits
+        line = head.find(b"\r\n")
+        if (
+            line > limits.request_line
+            or len(head) > limits.request_field_size
+            or head.count(b"\n") - 2 > limits.request_fields
+        ):
+            check_sizes(head, line, limits)
+        method, target, version = split_request_line(head[:line])
+        environ = self._parse(head, method, target, version)
+        host = environ.get(HOST)
+        if host != self._host or self._repeated_host:
+            check_host(host, self._repeated_host, version)
+            self._host = host
+        set_path(environ, target)
+        keep_alive = self._keep_alive if self._complete else self._parser.should_keep_alive()
+        request = Request(0, environ, 0, b"", False, keep_alive)
+        if version == "HTTP/1.0":
+            request.http10 = True
+        if method == "HEAD":
+            request.head_only = True
+        if _TRANSFER_ENCODING in environ:
+            self._start_chunked(request, environ.pop(_TRANSFER_ENCODING), version)
+        elif LENGTH in environ:
+            self._start_sized(request, environ)
+        if _EXPECT in environ:
+            self._answer_expectation(environ.pop(_EXPECT), request)
+        events.append(request)
+        if request.more:
+            self._request = request
+        elif not keep_alive:
+            self._state = _DONE
+            self.closing = True
+
+    def _parse(self, head: bytes, method: str, target: str, version: str) -> dict[str, str]:
+        """Let the parser fill a new environ with the fields of ``head``."""
+        self._environ = environ = {
+            "REQUEST_METHOD": method,
+            "SERVER_PROTOCOL": version,
+            "REQUEST_URI": target,
+            "SCRIPT_NAME": "",
+        }
+        self._trim = b" \r\n" in head or b"\t\r\n" in head
+        self._repeated_host = False
+        self._complete = False
+        try:
+            self._parser.feed_data(head)
+        except httptools.HttpParserUpgrade:
+            # An upgrade is an offer, not an order (RFC 9110 section 7.8).  This
+            # parser took the rest for another protocol; a fresh one that sees a
+            # dropped field instead reads the rest as what it is.
+            self._parser = httptools.HttpRequestParser(self)
+            return self._parse(_UPGRADE_FIELD.sub(b"te", head), method, target, version)
+        except httptools.HttpParserInvalidMethodError:
+            if TOKEN.fullmatch(method):
+                raise refusal(501, "the method is not implemented") from None
+            raise refusal(400, "the method is malformed") from None
+        except httptools.HttpParserError as error:
+            coding = environ.get(_TRANSFER_ENCODING)
+            if coding is not None and "invalid `Transfer-Encoding`" in str(error):
+                check_coding(coding, version)
+            raise refusal(400, f"malformed HTTP: {error}") from None
+        return environ
+
+    # Called by the parser
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Enter one field; repeated ones are joined (RFC 9110 section 5.3)."""
+        variable = NAMES.get(name)
+        if variable is None:
+            variable = variable_for(name)
+        if not variable:
+            return
+        text = value.decode("latin-1")
+        if self._trim:
+            text = text.rstrip(" \t")
+        environ = self._environ
+        if variable in environ:
+            if variable == HOST:
+                self._repeated_host = True
+            separator = "; " if variable == "HTTP_COOKIE" else ","
+            text = environ[variable] + separator + text
+        environ[variable] = text
+
+    def on_body(self, data: bytes) -> None:
+        """Take a piece of a body, without its framing."""
+        self._received += len(data)
+        self._body.append(data)
+
+    def on_message_complete(self) -> None:
+        """The parser saw the end of the message."""
+        self._complete = True
+        self._keep_alive = self._parser.should_keep_alive()
+
+    def _start_chunked(self, request: Request, coding: str, version: str) -> None:
+        check_coding(coding, version)
+        request.length = UNKNOWN
+        request.more = True
+        self._received = self._quiet = 0
+        self._tail = b""
+        self._environ = {}  # trailers go there, never into the request's
+        self._state = _CHUNKED
+
+    def _start_sized(self, request: Request, environ: dict[str, str]) -> None:
+        request.length = length = int(environ[LENGTH])
+        environ[LENGTH] = str(length)
+        if self.limits.request_body and length > self.limits.request_body:
+            raise refusal(413, "the request body is too large")
+        if length:
+            request.more = True
+            self._received = 0
+            self._state = _SIZED
+
+    def _answer_expectation(self, expect: str, request: Request) -> None:
+        """RFC 9110 section 10.1.1."""
+        if request.http10:
+            return
+        if expect.lower() != "100-continue":
+            raise refusal(417, "the only expectation known here is 100-continue")
+        if request.more:
+            self.outbox += b"HTTP/1.1 100 Continue\r\n\r\n"
+
+    # Bodies
+
+    def _receive_sized(self, data: bytes, position: int, events: list[Event]) -> int:
+        request = self._request
+        assert request is not None
+        end = min(len(data), position + request.length - self._received)
+        self._feed_body(data[position:end])
+        if self._received == request.length:
+            self._finish(request, events)
+        return end
+
+    def _receive_chunked(self, data: bytes, position: int, events: list[Event]) -> int:
+        """Feed up to the next empty line: no chunked message ends anywhere else."""
+        request = self._request
+        assert request is not None
+        tail = self._tail
+        end = data.find(_END_OF_HEAD, position) + 4
+        if tail:
+            across = (tail + data[position : position + 3]).find(_END_OF_HEAD) + 4
+            if across != 3:
+                end = position + across - len(tail)
+        if end == 3:
+            end = len(data)
+        piece = data[position:end]
+        self._tail = (tail + piece)[-3:] if len(piece) < 3 else piece[-3:]
+        received = self._received
+        self._feed_body(piece)
+        if self.limits.request_body and self._received > self.limits.request_body:
+            raise refusal(413, "the request body is too large")
+        self._quiet = self._quiet + len(piece) if received == self._received else 0
+        if self._complete:
+            self._finish(request, events)
+        elif self._quiet > self.limits.request_header_total:
+            raise refusal(431, "chunk extensions or trailers are too large")
+        return end
+
+    def _feed_body(self, piece: bytes) -> None:
+        try:
+            self._parser.feed_data(piece)
+        except httptools.HttpParserError as error:
+            raise refusal(400, f"malformed HTTP body: {error}") from None
+
+    def _finish(self, request: Request, events: list[Event]) -> None:
+        self._deliver(events, more=False)
+        self._request = None
+        if request.keep_alive:
+            self._state = _HEAD
+        else:
+            self._state = _DONE
+            self.closing = True
+
+    def _deliver(self, events: list[Event], *, more: bool = True) -> None:
+        """Hand over what was gathered: with its request if that is new, else by itself."""
+        request = self._request
+        if request is None or (more and not self._body):
+            return
+        data = b"".join(self._body)
+        self._body.clear()
+        if events and events[-1] is request:
+            request.body = data
+            request.more = more
+        else:
+            events.append(Body(0, data, more))
+
+    # Replying
+
+    def head(self, request: Request, status: str, headers: Headers, length: int) -> bytes:
+        """Encode status line and fields (RFC 9112 sections 4 and 6; RFC 9110 section 8.6)."""
+        code = status_code(status)
+        fields = encode_fields(headers)
+        if code in BODYLESS:
+            return self._bodyless_head(request, code, status, headers)
+        framing = ""
+        if fields.kinds & HAS_LENGTH:
+            request.remaining = fields.length
+        elif length != UNKNOWN and (length or not request.head_only):
+            request.remaining = length
+            framing = f"Content-Length: {length}\r\n"
+        elif request.head_only:
+            request.remaining = UNKNOWN
+        elif request.http10:
+            request.until_close = True
+            request.keep_alive = False
+        else:
+            request.chunked = True
+            framing = "Transfer-Encoding: chunked\r\n"
+        return self._encode(request, status, fields.lines, fields.kinds, framing)
+
+    def _bodyless_head(self, request: Request, code: int, status: str, headers: Headers) -> bytes:
+        request.head_only = True
+        framing = ""
+        if code != NOT_MODIFIED:
+            headers = [field for field in headers if field[0].lower() != "content-length"]
+        if code == RESET_CONTENT:
+            framing = "Content-Length: 0\r\n"
+        fields = encode_fields(headers)
+        return self._encode(request, status, fields.lines, fields.kinds, framing)
+
+    def _encode(self, request: Request, status: str, lines: str, kinds: int, framing: str) -> bytes:
+        if not kinds & DATE:
+            lines += self.date
+        if not kinds & SERVER:
+            lines += self.server
+        if not request.keep_alive:
+            framing += "Connection: close\r\n"
+        elif request.http10:
+            framing += "Connection: keep-alive\r\n"
+        return f"HTTP/1.1 {status}\r\n{lines}{framing}\r\n".encode("latin-1")
+
+    def body(self, request: Request, data: bytes) -> bytes:
+        """Frame a piece: as it is, or as a chunk (RFC 9112 section 7.1)."""
+        if request.head_only or not data:
+            return b""
+        if request.chunked:
+            return b"%x\r\n%b\r\n" % (len(data), data)
+        if request.remaining > 0:
+            request.remaining -= len(data)
+        return data
+
+    def end(self, request: Request) -> bytes:
+        """The last chunk, where there are chunks."""
+        request.ended = True
+        return b"0\r\n\r\n" if request.chunked and not request.head_only else b""
+
+    def resets_to_cut(self, request: Request) -> bool:
+        """Only a body that ends with the connection looks whole when it is cut."""
+        return request.until_close

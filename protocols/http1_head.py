@@ -1,0 +1,200 @@
+"""What an HTTP/1.1 request head means: pure functions that judge and translate its parts.
+
+Everything that the parser leaves to its caller is decided here: sizes, the
+request line and its target, Host, transfer codings and how a field name
+becomes a variable.  Each function raises the :class:`ProtocolError` that
+refuses the request.
+"""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import unquote_to_bytes
+
+from protocols.headers import TOKEN
+from protocols.model import Limits, ProtocolError
+
+#: Field name to variable; "" drops the field.  Hop-by-hop fields concern the
+#: connection, not the application (RFC 9110 section 7.6.1); ``Proxy`` would
+#: become HTTP_PROXY (httpoxy, CVE-2016-5385).
+_DROPPED = (
+    "Connection",
+    "Keep-Alive",
+    "Proxy-Connection",
+    "Proxy",
+    "TE",
+    "Trailer",
+    "Upgrade",
+)
+_COMMON = (
+    "Accept Accept-Charset Accept-Encoding Accept-Language Authorization Cache-Control Cookie DNT "
+    "Expect Forwarded Host If-Match If-Modified-Since If-None-Match If-Range If-Unmodified-Since "
+    "Origin Pragma Priority Range Referer Sec-CH-UA Sec-CH-UA-Mobile Sec-CH-UA-Platform "
+    "Sec-Fetch-Dest Sec-Fetch-Mode Sec-Fetch-Site Sec-Fetch-User Transfer-Encoding "
+    "Upgrade-Insecure-Requests User-Agent X-Forwarded-For X-Forwarded-Host X-Forwarded-Port "
+    "X-Forwarded-Prefix X-Forwarded-Proto X-Real-IP X-Request-ID X-Requested-With"
+).split()
+LENGTH, TYPE, HOST = "CONTENT_LENGTH", "CONTENT_TYPE", "HTTP_HOST"
+
+#: Peers choose the names, so they can fill the cache: it is bounded.
+_NAMES_SIZE = 2048
+NAMES: dict[bytes, str] = {}
+for _name in _COMMON:
+    for _spelling in (_name, _name.lower()):
+        NAMES[_spelling.encode()] = "HTTP_" + _name.upper().replace("-", "_")
+for _name in _DROPPED:
+    for _spelling in (_name, _name.lower()):
+        NAMES[_spelling.encode()] = ""
+for _name in ("Content-Length", "content-length", "Content-Type", "content-type"):
+    NAMES[_name.encode()] = _name.upper().replace("-", "_")
+_DROPPED_VARIABLES = frozenset("HTTP_" + name.upper().replace("-", "_") for name in _DROPPED)
+
+#: RFC 9110 section 7.2 with RFC 3986 section 3.2: uri-host [ ":" port ], or empty.
+_HOST_VALUE = re.compile(
+    r"(?:\[[0-9A-Fa-f:.]+\]|\[v[0-9A-Fa-f]+\.[!$&-.0-9:;=A-Z_a-z~]+\]"
+    r"|(?:[!$&-.0-9;=A-Z_a-z~]|%[0-9A-Fa-f]{2})*)(?::[0-9]*)?"
+)
+_ABSOLUTE = re.compile(r"https?://([^/?]*)(.*)", re.IGNORECASE)
+_OTHER_VERSION = re.compile(r"HTTP/[0-9]\.[0-9]")
+_BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
+
+_REASONS = {
+    400: "Bad Request",
+    413: "Content Too Large",
+    414: "URI Too Long",
+    417: "Expectation Failed",
+    431: "Request Header Fields Too Large",
+    501: "Not Implemented",
+    505: "HTTP Version Not Supported",
+}
+
+
+def refusal(status: int, reason: str) -> ProtocolError:
+    """A ProtocolError whose reply is a complete, closing HTTP/1.1 answer."""
+    phrase = _REASONS[status]
+    body = f"{status} {phrase}: {reason}\n".encode("latin-1", "replace")
+    head = (
+        f"HTTP/1.1 {status} {phrase}\r\nContent-Type: text/plain\r\n"
+        f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+    )
+    return ProtocolError(f"{status} {reason}", head.encode("ascii") + body)
+
+
+def variable_for(name: bytes) -> str:
+    """The variable for a field name that the table does not have; "" drops the field.
+
+    A name with ``_`` is dropped: as a variable it could not be told from the
+    same name with ``-``, and so would spoof it.
+    """
+    text = name.decode("latin-1")
+    variable = "HTTP_" + text.upper().replace("-", "_")
+    if "_" in text or variable in _DROPPED_VARIABLES:
+        variable = ""
+    elif variable[5:] in (LENGTH, TYPE):
+        variable = variable[5:]
+    if len(NAMES) < _NAMES_SIZE:
+        NAMES[name] = variable
+    return variable
+
+
+def check_partial(head: bytearray, start: int, limits: Limits) -> None:
+    """Refuse what can no longer become a good head, without waiting for its end.
+
+    ``start`` is how far earlier calls looked.
+    """
+    if start == 0 and TOKEN.match(chr(head[0])) is None:
+        raise refusal(400, "this is no HTTP request")
+    feed = head.find(b"\n", start)
+    while feed >= 0:
+        if feed == 0 or head[feed - 1] != 13:
+            raise refusal(400, "a line ends without a carriage return")
+        feed = head.find(b"\n", feed + 1)
+    line = head.find(b"\r\n", 0, limits.request_line + 2)
+    if line < 0:
+        if len(head) > limits.request_line + 1:
+            raise refusal(414, "the request line is too long")
+    elif start <= line + 1:
+        split_request_line(bytes(head[:line]))
+    if len(head) > limits.request_header_total:
+        raise refusal(431, "the request head is too large")
+
+
+def check_sizes(head: bytes, line: int, limits: Limits) -> None:
+    """Bound the request line, the fields and the whole; ``line`` is the line's length."""
+    if line > limits.request_line:
+        raise refusal(414, "the request line is too long")
+    if len(head) > limits.request_header_total:
+        raise refusal(431, "the request head is too large")
+    fields = head.count(b"\r\n") - 2
+    if fields > limits.request_fields:
+        raise refusal(431, f"more than {limits.request_fields} header fields")
+    if len(head) - line > limits.request_field_size:
+        longest = max(len(field) for field in head[line + 2 :].split(b"\r\n"))
+        if longest > limits.request_field_size:
+            raise refusal(431, "a header field is too large")
+
+
+def split_request_line(line: bytes) -> tuple[str, str, str]:
+    """Method, target and version of a request line (RFC 9112 section 3)."""
+    try:
+        method, target, version = line.decode("latin-1").split(" ")
+    except ValueError:
+        raise refusal(400, "the request line is malformed") from None
+    if version not in ("HTTP/1.1", "HTTP/1.0"):
+        if _OTHER_VERSION.fullmatch(version):
+            raise refusal(505, f"HTTP/1.1 is spoken here, not {version}")
+        raise refusal(400, "the request line is malformed")
+    if method == "CONNECT":
+        raise refusal(501, "CONNECT is not implemented")
+    return method, target, version
+
+
+def check_host(host: str | None, repeated: bool, version: str) -> None:
+    """RFC 9112 section 3.2: exactly one valid Host in HTTP/1.1."""
+    if host is None:
+        if version == "HTTP/1.1":
+            raise refusal(400, "the Host field is missing")
+        return
+    if repeated:
+        raise refusal(400, "the Host field is repeated")
+    if _HOST_VALUE.fullmatch(host) is None:
+        raise refusal(400, "the Host field is invalid")
+
+
+def set_path(environ: dict[str, str], target: str) -> None:
+    """PATH_INFO and QUERY_STRING from the target (RFC 9112 section 3.2, RFC 3875 4.1)."""
+    if "#" in target:
+        raise refusal(400, "the request target has a fragment")
+    if target[0] != "/":
+        target = _absolute_target(environ, target)
+    path, _, query = target.partition("?")
+    if "%" in path:
+        if _BAD_ESCAPE.search(path):
+            raise refusal(400, "the path has a malformed percent-encoding")
+        path = unquote_to_bytes(path).decode("latin-1")
+    environ["PATH_INFO"] = path
+    environ["QUERY_STRING"] = query
+
+
+def _absolute_target(environ: dict[str, str], target: str) -> str:
+    if target == "*" and environ["REQUEST_METHOD"] == "OPTIONS":
+        return ""
+    match = _ABSOLUTE.fullmatch(target)
+    if match is None:
+        raise refusal(400, "the request target is malformed")
+    authority, path = match.groups()
+    if not authority or _HOST_VALUE.fullmatch(authority) is None:
+        raise refusal(400, "the authority of the request target is invalid")
+    default = ":443" if target[4] in "sS" else ":80"
+    host = environ.setdefault(HOST, authority)
+    if host.lower().removesuffix(default) != authority.lower().removesuffix(default):
+        raise refusal(400, "the Host field contradicts the request target")
+    return path if path[:1] == "/" else "/" + path
+
+
+def check_coding(coding: str, version: str) -> None:
+    """RFC 9112 sections 6.1 and 6.3: only chunked, and only in HTTP/1.1."""
+    if version == "HTTP/1.0":
+        raise refusal(400, "Transfer-Encoding in HTTP/1.0")
+    if coding.lower() != "chunked":
+        raise refusal(501, "the only transfer coding known here is chunked")

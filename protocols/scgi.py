@@ -1,0 +1,166 @@
+"""SCGI to requests and back.
+
+One request a connection: a netstring of NUL-ended names and values, then
+exactly CONTENT_LENGTH bytes of body (SCGI specification, python.ca/scgi).
+The netstring is judged strictly: its length without leading zeros, its comma,
+CONTENT_LENGTH first, ``SCGI`` equal to ``1``.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from protocols.cgi import (
+    CgiCodec,
+    body_length,
+    enter_variable,
+    refusal_head,
+    variable_name,
+)
+from protocols.model import Body, Event, Limits, ProtocolError, Request
+
+_HEAD, _BODY, _DONE = range(3)
+_COLON = 58
+_ZERO = 48
+
+
+def _refusal(status: str, reason: str) -> ProtocolError:
+    return ProtocolError(f"{status[:3]} {reason}", refusal_head(status, reason))
+
+
+class ScgiCodec(CgiCodec):
+    """One SCGI request; the connection closes after its answer."""
+
+    raw_body: ClassVar[bool] = True
+
+    def __init__(self, limits: Limits) -> None:
+        super().__init__(limits)
+        self._state = _HEAD
+        self._buffer = bytearray()
+        self._needed = 0
+        self._start = 0
+        self._request: Request | None = None
+        self._received = 0
+
+    def receive(self, data: bytes) -> list[Event]:
+        """Return the request or a piece of its body; what follows is dropped."""
+        if self._state == _HEAD:
+            return self._receive_head(data)
+        if self._state == _BODY:
+            piece = self._take(data)
+            return [Body(0, piece, self._state == _BODY)]
+        return []
+
+    def receive_eof(self) -> list[Event]:
+        """Raise ProtocolError if the peer left in the middle; a bare connect is silent."""
+        state, self._state = self._state, _DONE
+        self.closing = True
+        if state == _BODY:
+            raise ProtocolError("the front end left in the middle of a request body")
+        if state == _HEAD and self._buffer:
+            raise ProtocolError("the front end left in the middle of the SCGI headers")
+        return []
+
+    def _receive_head(self, data: bytes) -> list[Event]:
+        buffer = self._buffer
+        buffer += data
+        try:
+            if not self._needed:
+                self._read_length(buffer)
+            if not self._needed or len(buffer) < self._needed:
+                return []
+            head = bytes(buffer[self._start : self._needed])
+            rest = bytes(buffer[self._needed :])
+            buffer.clear()
+            request = self._decode(head)
+        except ProtocolError:
+            self._state = _DONE
+            self.closing = True
+            raise
+        if request.length:
+            self._request = request
+            self._state = _BODY
+            request.body = self._take(rest)
+            request.more = self._state == _BODY
+        else:
+            self._finish()
+        return [request]
+
+    def _read_length(self, buffer: bytearray) -> None:
+        """Find where the netstring starts and ends."""
+        limit = self.limits.request_header_total
+        colon = buffer.find(b":", 0, len(str(limit)) + 1)
+        digits = bytes(buffer[: colon if colon >= 0 else len(str(limit)) + 1])
+        if not digits.isdigit() or (digits[0] == _ZERO and len(digits) > 1):
+            raise _refusal("400 Bad Request", "the SCGI netstring has no valid length")
+        if int(digits) > limit or (colon < 0 and len(digits) > len(str(limit))):
+            raise _refusal("431 Request Header Fields Too Large", "the SCGI headers are too large")
+        if colon >= 0:
+            self._start = colon + 1
+            self._needed = self._start + int(digits) + 1
+
+    def _decode(self, head: bytes) -> Request:
+        if head[-1:] != b",":
+            raise _refusal("400 Bad Request", "the SCGI netstring does not end with a comma")
+        parts = head[:-1].split(b"\0")
+        if len(parts) % 2 == 0 or parts.pop():
+            raise _refusal("400 Bad Request", "the SCGI headers are not pairs ended by NUL")
+        if parts[:1] != [b"CONTENT_LENGTH"]:
+            raise _refusal("400 Bad Request", "the first SCGI header must be CONTENT_LENGTH")
+        if not parts[1].isdigit() or parts[::2].count(b"CONTENT_LENGTH") != 1:
+            raise _refusal("400 Bad Request", "CONTENT_LENGTH must be there once, as digits")
+        environ = self._environ(parts)
+        if environ.pop("SCGI", None) != "1":
+            raise _refusal("400 Bad Request", "the header SCGI must be 1")
+        length = body_length(environ)
+        environ["CONTENT_LENGTH"] = str(length)
+        if self.limits.request_body and length > self.limits.request_body:
+            raise _refusal("413 Content Too Large", "the request body is too large")
+        request = Request(0, environ, length, b"", False, False)
+        request.head_only = environ.get("REQUEST_METHOD") == "HEAD"
+        return request
+
+    def _environ(self, parts: list[bytes]) -> dict[str, str]:
+        environ: dict[str, str] = {}
+        values = iter(parts)
+        for raw in values:
+            value = next(values)
+            if not raw:
+                raise _refusal("400 Bad Request", "an SCGI header has an empty name")
+            if raw == b"HTTP_CONTENT_LENGTH":
+                self._check_false_length(parts[1], value)
+            name = variable_name(raw)
+            if not name:
+                continue
+            text = value.decode("latin-1")
+            if name in environ:
+                enter_variable(environ, name, text)
+            else:
+                environ[name] = text
+        return environ
+
+    def _check_false_length(self, length: bytes, announced: bytes) -> None:
+        """Refuse a length that nginx made up.
+
+        With ``scgi_request_buffering off``, nginx before February 2026 sends as
+        CONTENT_LENGTH what had arrived by then: the rest would be lost silently.
+        """
+        if announced.isdigit() and 0 < int(length) < int(announced):
+            raise _refusal(
+                "400 Bad Request",
+                f"CONTENT_LENGTH is {int(length)} but the client announced {int(announced)}: "
+                "set scgi_request_buffering on in nginx",
+            )
+
+    def _take(self, data: bytes) -> bytes:
+        request = self._request
+        assert request is not None
+        piece = data[: request.length - self._received]
+        self._received += len(piece)
+        if self._received == request.length:
+            self._finish()
+        return piece
+
+    def _finish(self) -> None:
+        self._state = _DONE
+        self.closing = True
