@@ -13,48 +13,49 @@ from protocols.headers import BODYLESS, NOT_MODIFIED, encode_fields, status_code
 from protocols.headers import CONTENT_LENGTH as HAS_LENGTH
 from protocols.model import UNKNOWN, Codec, Headers, Request
 
-#: Peers choose the names, so they can fill the cache: it is bounded.
-_NAMES_SIZE = 2048
-
-#: Variables that must not reach the application, "" in the table: HTTP_PROXY is
+#: Variables that must not reach the application: HTTP_PROXY is
 #: httpoxy (CVE-2016-5385); the entity fields have their own variables; the
 #: others belong to the connection between client and front end.
-_DROPPED = (
-    "HTTP_CONNECTION",
-    "HTTP_CONTENT_LENGTH",
-    "HTTP_CONTENT_TYPE",
-    "HTTP_EXPECT",
-    "HTTP_KEEP_ALIVE",
-    "HTTP_PROXY",
-    "HTTP_PROXY_CONNECTION",
-    "HTTP_TE",
-    "HTTP_TRAILER",
-    "HTTP_TRANSFER_ENCODING",
-    "HTTP_UPGRADE",
+_DROPPED = frozenset(
+    {
+        "HTTP_CONNECTION",
+        "HTTP_CONTENT_LENGTH",
+        "HTTP_CONTENT_TYPE",
+        "HTTP_EXPECT",
+        "HTTP_KEEP_ALIVE",
+        "HTTP_PROXY",
+        "HTTP_PROXY_CONNECTION",
+        "HTTP_TE",
+        "HTTP_TRAILER",
+        "HTTP_TRANSFER_ENCODING",
+        "HTTP_UPGRADE",
+    }
 )
-_names: dict[bytes, str] = {name.encode(): "" for name in _DROPPED}
 
 #: A repeated one of these is not a repeated client header but the
 #: administrator's own, later, value: the last wins.
 _LAST_WINS = frozenset({"HTTP_HOST", "HTTP_AUTHORIZATION"})
 
 
-def variable_name(name: bytes) -> str:
-    """The variable for a name on the wire; "" if it is dropped."""
-    variable = _names.get(name)
-    if variable is None:
-        variable = name.decode("latin-1")
-        if len(_names) < _NAMES_SIZE:
-            _names[name] = variable
-    return variable
+def variables(names: Sequence[str], values: Sequence[str]) -> dict[str, str]:
+    """One dictionary of what a front end sent.
 
-
-def enter_variable(environ: dict[str, str], name: str, value: str) -> None:
-    """Enter a variable that is already there: joined, or the last wins."""
-    if name.startswith("HTTP_") and name not in _LAST_WINS:
-        separator = "; " if name == "HTTP_COOKIE" else ","
-        value = environ[name] + separator + value
-    environ[name] = value
+    A repeated client header arrives as a repeated ``HTTP_*`` and is joined;
+    of any other repeated variable the last wins.
+    """
+    environ = dict(zip(names, values, strict=True))
+    if len(environ) != len(names):
+        environ.clear()
+        for name, value in zip(names, values, strict=True):
+            if name in environ and name.startswith("HTTP_") and name not in _LAST_WINS:
+                separator = "; " if name == "HTTP_COOKIE" else ","
+                environ[name] += separator + value
+            else:
+                environ[name] = value
+    if not _DROPPED.isdisjoint(environ):
+        for name in _DROPPED:
+            environ.pop(name, None)
+    return environ
 
 
 def body_length(environ: dict[str, str]) -> int:

@@ -15,13 +15,7 @@ from __future__ import annotations
 from struct import Struct
 from typing import ClassVar
 
-from protocols.cgi import (
-    CgiCodec,
-    body_length,
-    enter_variable,
-    refusal_head,
-    variable_name,
-)
+from protocols.cgi import CgiCodec, body_length, refusal_head, variables
 from protocols.fastcgi_records import (
     ABORT_REQUEST,
     BEGIN_REQUEST,
@@ -182,12 +176,12 @@ class FastCgiCodec(CgiCodec):
     def _management(self, kind: int, content: bytes) -> None:
         if kind == GET_VALUES:
             values = {
-                b"FCGI_MAX_CONNS": self.limits.connections,
-                b"FCGI_MAX_REQS": self.limits.connections * self.limits.multiplex,
-                b"FCGI_MPXS_CONNS": int(self.limits.multiplex > 1),
+                "FCGI_MAX_CONNS": self.limits.connections,
+                "FCGI_MAX_REQS": self.limits.connections * self.limits.multiplex,
+                "FCGI_MPXS_CONNS": int(self.limits.multiplex > 1),
             }
             try:
-                asked = [name for name, _ in decode_pairs(content)]
+                asked = decode_pairs(content)[0]
             except ValueError as error:
                 raise ProtocolError(f"FCGI_GET_VALUES: {error}") from None
             self.outbox += values_result({name: values[name] for name in asked if name in values})
@@ -205,7 +199,7 @@ class FastCgiCodec(CgiCodec):
         keep = bool(flags & KEEP_CONN)
         streams = self._streams
         known = streams.get(number)
-        if known is not None and not (known.request is not None and known.request.ended):
+        if known is not None and (known.request is None or known.request.more):
             raise ProtocolError(f"FastCGI request {number} was begun twice")
         role = ROLES.get(role_number, "")
         if role not in self.limits.roles:
@@ -271,7 +265,7 @@ class FastCgiCodec(CgiCodec):
         block = stream.params[0] if len(stream.params) == 1 else b"".join(stream.params)
         stream.params.clear()
         try:
-            environ = self._environ(block)
+            environ = variables(*decode_pairs(block))
             length = body_length(environ)
             if stream.role == "filter":
                 stream.data_length = int(environ.get("FCGI_DATA_LENGTH", UNKNOWN))
@@ -292,19 +286,6 @@ class FastCgiCodec(CgiCodec):
         stream.request = request
         stream.fresh = True
         self._events.append(request)
-
-    def _environ(self, block: bytes) -> dict[str, str]:
-        environ: dict[str, str] = {}
-        for raw, value in decode_pairs(block):
-            name = variable_name(raw)
-            if not name:
-                continue
-            text = value.decode("latin-1")
-            if name in environ:
-                enter_variable(environ, name, text)
-            else:
-                environ[name] = text
-        return environ
 
     def _stdin(self, number: int, stream: _Stream, request: Request, content: bytes) -> None:
         if stream.stdin_done or stream.role == "authorizer":

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from struct import Struct
+from struct import error as StructError  # noqa: N812 - it is a class
 from typing import Final
 
 #: version, type, requestId, contentLength, paddingLength, reserved.
@@ -69,41 +70,43 @@ def unknown_type(kind: int) -> bytes:
     return record(UNKNOWN_TYPE, 0, bytes((kind, 0, 0, 0, 0, 0, 0, 0)))
 
 
-def values_result(values: Mapping[bytes, int]) -> bytes:
+def values_result(values: Mapping[str, int]) -> bytes:
     """FCGI_GET_VALUES_RESULT (section 4.1)."""
     content = b"".join(
         bytes((len(name), len(text))) + name + text
-        for name, text in ((name, b"%d" % value) for name, value in values.items())
+        for name, text in ((name.encode(), b"%d" % value) for name, value in values.items())
     )
     return record(GET_VALUES_RESULT, 0, content)
 
 
-def decode_pairs(block: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """The name-value pairs of a whole block (section 3.4).
+def decode_pairs(block: bytes) -> tuple[list[str], list[str]]:
+    """Names and values of a whole block of name-value pairs, as latin-1 (section 3.4).
 
     Raises ValueError if a pair is cut off.
     """
+    text = block.decode("latin-1")
+    names: list[str] = []
+    values: list[str] = []
     position = 0
     size = len(block)
-    while position < size:
-        name_length = block[position]
-        position += 1
-        if name_length >= 128:
-            name_length, position = _long_length(block, position - 1)
-        if position >= size:
-            raise ValueError("a name-value pair is cut off")
-        value_length = block[position]
-        position += 1
-        if value_length >= 128:
-            value_length, position = _long_length(block, position - 1)
-        middle = position + name_length
-        position = middle + value_length
-        if position > size:
-            raise ValueError("a name-value pair is cut off")
-        yield block[middle - name_length : middle], block[middle:position]
-
-
-def _long_length(block: bytes, position: int) -> tuple[int, int]:
-    if position + 4 > len(block):
+    try:
+        while position < size:
+            name_length = block[position]
+            position += 1
+            if name_length >= 128:
+                name_length = _LONG.unpack_from(block, position - 1)[0] & 0x7FFFFFFF
+                position += 3
+            value_length = block[position]
+            position += 1
+            if value_length >= 128:
+                value_length = _LONG.unpack_from(block, position - 1)[0] & 0x7FFFFFFF
+                position += 3
+            middle = position + name_length
+            names.append(text[position:middle])
+            position = middle + value_length
+            values.append(text[middle:position])
+    except (IndexError, StructError):
+        position = size + 1
+    if position > size:
         raise ValueError("a name-value pair is cut off")
-    return _LONG.unpack_from(block, position)[0] & 0x7FFFFFFF, position + 4
+    return names, values

@@ -10,13 +10,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from protocols.cgi import (
-    CgiCodec,
-    body_length,
-    enter_variable,
-    refusal_head,
-    variable_name,
-)
+from protocols.cgi import CgiCodec, refusal_head, variables
 from protocols.model import Body, Event, Limits, ProtocolError, Request
 
 _HEAD, _BODY, _DONE = range(3)
@@ -102,17 +96,22 @@ class ScgiCodec(CgiCodec):
     def _decode(self, head: bytes) -> Request:
         if head[-1:] != b",":
             raise _refusal("400 Bad Request", "the SCGI netstring does not end with a comma")
-        parts = head[:-1].split(b"\0")
-        if len(parts) % 2 == 0 or parts.pop():
+        parts = head[:-1].decode("latin-1").split("\0")
+        names, values = parts[:-1:2], parts[1::2]
+        if len(names) != len(values) or parts[-1]:
             raise _refusal("400 Bad Request", "the SCGI headers are not pairs ended by NUL")
-        if parts[:1] != [b"CONTENT_LENGTH"]:
+        if names[:1] != ["CONTENT_LENGTH"]:
             raise _refusal("400 Bad Request", "the first SCGI header must be CONTENT_LENGTH")
-        if not parts[1].isdigit() or parts[::2].count(b"CONTENT_LENGTH") != 1:
+        if not (values[0].isascii() and values[0].isdigit()) or names.count(names[0]) != 1:
             raise _refusal("400 Bad Request", "CONTENT_LENGTH must be there once, as digits")
-        environ = self._environ(parts)
+        if "" in names:
+            raise _refusal("400 Bad Request", "an SCGI header has an empty name")
+        length = int(values[0])
+        if "HTTP_CONTENT_LENGTH" in names:
+            self._check_false_length(length, values[names.index("HTTP_CONTENT_LENGTH")])
+        environ = variables(names, values)
         if environ.pop("SCGI", None) != "1":
             raise _refusal("400 Bad Request", "the header SCGI must be 1")
-        length = body_length(environ)
         environ["CONTENT_LENGTH"] = str(length)
         if self.limits.request_body and length > self.limits.request_body:
             raise _refusal("413 Content Too Large", "the request body is too large")
@@ -120,35 +119,16 @@ class ScgiCodec(CgiCodec):
         request.head_only = environ.get("REQUEST_METHOD") == "HEAD"
         return request
 
-    def _environ(self, parts: list[bytes]) -> dict[str, str]:
-        environ: dict[str, str] = {}
-        values = iter(parts)
-        for raw in values:
-            value = next(values)
-            if not raw:
-                raise _refusal("400 Bad Request", "an SCGI header has an empty name")
-            if raw == b"HTTP_CONTENT_LENGTH":
-                self._check_false_length(parts[1], value)
-            name = variable_name(raw)
-            if not name:
-                continue
-            text = value.decode("latin-1")
-            if name in environ:
-                enter_variable(environ, name, text)
-            else:
-                environ[name] = text
-        return environ
-
-    def _check_false_length(self, length: bytes, announced: bytes) -> None:
+    def _check_false_length(self, length: int, announced: str) -> None:
         """Refuse a length that nginx made up.
 
         With ``scgi_request_buffering off``, nginx before February 2026 sends as
         CONTENT_LENGTH what had arrived by then: the rest would be lost silently.
         """
-        if announced.isdigit() and 0 < int(length) < int(announced):
+        if announced.isascii() and announced.isdigit() and 0 < length < int(announced):
             raise _refusal(
                 "400 Bad Request",
-                f"CONTENT_LENGTH is {int(length)} but the client announced {int(announced)}: "
+                f"CONTENT_LENGTH is {length} but the client announced {int(announced)}: "
                 "set scgi_request_buffering on in nginx",
             )
 
