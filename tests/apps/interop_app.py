@@ -1,0 +1,151 @@
+"""The application behind every server of tests/interop: the header X-App names which.
+
+By a header and not by the path, so that each of them sees SCRIPT_NAME and PATH_INFO exactly as
+the gateway made them.  Arguments come in the query string.
+"""
+
+import hashlib
+import json
+import os
+import select
+import sys
+from pathlib import Path
+from urllib.parse import parse_qs
+from wsgiref.validate import validator
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from django_app import application as django_app
+from flask_app import app as flask_app
+
+CHUNK = 64 * 1024
+
+
+def arguments(environ):
+    return {name: values[-1] for name, values in parse_qs(environ["QUERY_STRING"]).items()}
+
+
+def environ_as_json(environ, start_response):
+    """Every variable that is text, and what the others say of themselves."""
+    seen = {name: value for name, value in environ.items() if isinstance(value, (str, bool))}
+    seen["wsgi.version"] = list(environ["wsgi.version"])
+    seen["body"] = environ["wsgi.input"].read().decode("latin-1")
+    data = json.dumps(seen).encode()
+    start_response("200 OK", [("Content-Type", "application/json"), ("X-Probe", "environ")])
+    return [data]
+
+
+def digest(environ, start_response):
+    """The size and the SHA-256 of the upload, read to its end: no length needed."""
+    total, sha = 0, hashlib.sha256()
+    while data := environ["wsgi.input"].read(CHUNK):
+        total += len(data)
+        sha.update(data)
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return [f"{total} {sha.hexdigest()}".encode()]
+
+
+def ignore(environ, start_response):
+    """An answer that leaves the upload unread."""
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return [b"did not look"]
+
+
+def content(size):
+    """Bytes of which every place is different from its neighbours, the same every time."""
+    block = b"".join(number.to_bytes(4, "big") for number in range(CHUNK // 4))
+    return (block * (size // CHUNK + 1))[:size]
+
+
+def download(environ, start_response):
+    """?size=N bytes in pieces; &length=1 announces them."""
+    query = arguments(environ)
+    data = content(int(query["size"]))
+    headers = [("Content-Type", "application/octet-stream")]
+    if query.get("length"):
+        headers.append(("Content-Length", str(len(data))))
+    start_response("200 OK", headers)
+    return (data[start : start + CHUNK] for start in range(0, len(data), CHUNK))
+
+
+def status(environ, start_response):
+    """?code=N, with an entity where the status has one; &location=… too."""
+    query = arguments(environ)
+    code = int(query["code"])
+    headers = [("X-Probe", str(code))]
+    if "location" in query:
+        headers.append(("Location", query["location"]))
+    data = b"" if code in {204, 304} else f"this is {code}\n".encode()
+    if data:
+        headers += [("Content-Type", "text/plain"), ("Content-Length", str(len(data)))]
+    start_response(f"{code} As Asked", headers)
+    return [data]
+
+
+def answer_headers(environ, start_response):
+    """Two cookies and one header of ?size=N bytes."""
+    size = int(arguments(environ)["size"])
+    headers = [
+        ("Content-Type", "text/plain; charset=utf-8"),
+        ("Set-Cookie", "a=1; Path=/; HttpOnly"),
+        ("Set-Cookie", "b=2; Expires=Thu, 01 Jan 2099 00:00:00 GMT"),
+        ("X-Large", "v" * size),
+        ("X-Latin", "caf\xe9"),
+    ]
+    start_response("200 OK", headers)
+    return [b"look at the headers"]
+
+
+def stream(environ, start_response):
+    """Pieces, each after the client has seen the one before: it says so in the pipe ?pipe=…"""
+    query = arguments(environ)
+    pipe = os.open(query["pipe"], os.O_RDWR)
+
+    def pieces():
+        try:
+            for number in range(int(query["pieces"])):
+                if number:
+                    ready, _, _ = select.select([pipe], [], [], 20)
+                    if not ready or os.read(pipe, 1) != b"+":
+                        break
+                yield f"piece {number}\n".encode()
+        finally:
+            os.close(pipe)
+
+    headers = [("Content-Type", "text/plain"), ("X-Accel-Buffering", "no")]
+    start_response("200 OK", headers)
+    return pieces()
+
+
+def written(environ, start_response):
+    """The write() callable of PEP 3333, then an iterable."""
+    write = start_response("200 OK", [("Content-Type", "text/plain")])
+    write(b"by write, ")
+    return [b"by return"]
+
+
+def validated_environ(environ, start_response):
+    """For the validator, which wants exactly one argument to read()."""
+    data = environ["wsgi.input"].read(CHUNK)
+    text = f"{environ['SCRIPT_NAME']}|{environ['PATH_INFO']}|{len(data)}".encode("latin-1")
+    start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", str(len(text)))])
+    return [text]
+
+
+APPS = {
+    "digest": digest,
+    "django": django_app,
+    "download": download,
+    "environ": environ_as_json,
+    "flask": flask_app,
+    "headers": answer_headers,
+    "ignore": ignore,
+    "status": status,
+    "stream": stream,
+    "validated": validator(validated_environ),
+    "written": written,
+}
+
+
+def application(environ, start_response):
+    return APPS[environ.get("HTTP_X_APP", "environ")](environ, start_response)
