@@ -33,7 +33,7 @@ def index(request):
     )
 
 
-def greet(request, name):
+def greet(_request, name):
     return HttpResponse(f"hello {name}")
 
 
@@ -65,7 +65,7 @@ def logout(request):
     return redirect("me")
 
 
-def stream(request):
+def stream(_request):
     lines = (f"line {number}\n" for number in range(100))
     return StreamingHttpResponse(lines, content_type="text/plain")
 

@@ -7,6 +7,7 @@ the gateway made them.  Arguments come in the query string.
 import hashlib
 import json
 import os
+import random
 import select
 import sys
 from pathlib import Path
@@ -45,23 +46,20 @@ def digest(environ, start_response):
     return [f"{total} {sha.hexdigest()}".encode()]
 
 
-def ignore(environ, start_response):
+def ignore(_environ, start_response):
     """An answer that leaves the upload unread."""
     start_response("200 OK", [("Content-Type", "text/plain")])
     return [b"did not look"]
 
 
-def content(size):
-    """Bytes of which every place is different from its neighbours, the same every time."""
-    block = b"".join(number.to_bytes(4, "big") for number in range(CHUNK // 4))
-    return (block * (size // CHUNK + 1))[:size]
-
-
 def download(environ, start_response):
     """?size=N bytes in pieces; &length=1 announces them."""
     query = arguments(environ)
-    data = content(int(query["size"]))
-    headers = [("Content-Type", "application/octet-stream")]
+    data = random.Random(2).randbytes(int(query["size"]))
+    headers = [
+        ("Content-Type", "application/octet-stream"),
+        ("X-SHA256", hashlib.sha256(data).hexdigest()),
+    ]
     if query.get("length"):
         headers.append(("Content-Length", str(len(data))))
     start_response("200 OK", headers)
@@ -117,7 +115,19 @@ def stream(environ, start_response):
     return pieces()
 
 
-def written(environ, start_response):
+def broken(environ, start_response):
+    """Fails before the head; with ?after=N, N bytes after it, of ten times as many announced."""
+    after = int(arguments(environ).get("after", 0))
+    if after:
+        headers = [("Content-Type", "text/plain")]
+        if arguments(environ).get("length"):
+            headers.append(("Content-Length", str(10 * after)))
+        start_response("200 OK", headers)
+        yield b"x" * after
+    raise RuntimeError("on purpose")
+
+
+def written(_environ, start_response):
     """The write() callable of PEP 3333, then an iterable."""
     write = start_response("200 OK", [("Content-Type", "text/plain")])
     write(b"by write, ")
@@ -133,6 +143,7 @@ def validated_environ(environ, start_response):
 
 
 APPS = {
+    "broken": broken,
     "digest": digest,
     "django": django_app,
     "download": download,
