@@ -58,18 +58,23 @@ def variables(names: Sequence[str], values: Sequence[str]) -> dict[str, str]:
     return environ
 
 
-def body_length(environ: dict[str, str]) -> int:
+def body_length(environ: dict[str, str], name: str = "CONTENT_LENGTH") -> int:
     """The announced length of the body, or UNKNOWN.
 
     Some front ends send an empty string or ``-1`` when they do not know it
     (Caddy for chunked uploads).  Raises ValueError for anything else.
     """
-    text = environ.get("CONTENT_LENGTH", "")
+    text = environ.get(name, "")
     if text in ("", "-1"):
         return UNKNOWN
-    if not (text.isascii() and text.isdigit()):
-        raise ValueError(f"CONTENT_LENGTH must be digits, not {text!r}")
+    if not is_length(text):
+        raise ValueError(f"{name} must be digits, not {text[:40]!r}")
     return int(text)
+
+
+def is_length(text: str) -> bool:
+    """Whether this is a length: digits, and no more of them than 2**63 has."""
+    return len(text) <= 19 and text.isascii() and text.isdigit()
 
 
 def refusal_head(status: str, reason: str) -> bytes:
@@ -89,11 +94,11 @@ class CgiCodec(Codec):
         HAProxy 2.6 makes any status a 302 when Location comes after Status.
         """
         code = status_code(status)
+        fields = encode_fields(headers)
         if code in BODYLESS:
             request.head_only = True
-            if code != NOT_MODIFIED:
-                headers = without_length(headers)
-        fields = encode_fields(headers)
+            if code != NOT_MODIFIED and fields.kinds & HAS_LENGTH:
+                fields = encode_fields(without_length(headers))
         lines = fields.lines
         if fields.kinds & HAS_LENGTH:
             request.remaining = UNKNOWN if request.head_only else fields.length

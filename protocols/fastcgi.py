@@ -116,21 +116,22 @@ class FastCgiCodec(CgiCodec):
         self._events = events
         try:
             position = self._records(data)
+            if position < len(data) and not self.closing:
+                buffer += data[position:]
+                self._check_version(buffer)
         except ProtocolError as error:
             self.closing = True
             self._settle()
             error.events = events
             raise
-        if position < len(data) and not self.closing:
-            buffer += data[position:]
-            self._check_version(buffer)
         self._settle()
         return events
 
     def receive_eof(self) -> list[Event]:
         """Raise ProtocolError if requests were cut off; a bare connect is silent."""
         cut = bool(self._buffer) or any(
-            stream.request is None or stream.request.more for stream in self._streams.values()
+            stream.request is None or (stream.request.more and not stream.request.ended)
+            for stream in self._streams.values()
         )
         self.closing = True
         if cut:
@@ -199,7 +200,7 @@ class FastCgiCodec(CgiCodec):
         keep = bool(flags & KEEP_CONN)
         streams = self._streams
         known = streams.get(number)
-        if known is not None and (known.request is None or known.request.more):
+        if known is not None and (known.request is None or not known.request.ended):
             raise ProtocolError(f"FastCGI request {number} was begun twice")
         role = ROLES.get(role_number, "")
         if role not in self.limits.roles:
@@ -268,7 +269,7 @@ class FastCgiCodec(CgiCodec):
             environ = variables(*decode_pairs(block))
             length = body_length(environ)
             if stream.role == "filter":
-                stream.data_length = int(environ.get("FCGI_DATA_LENGTH", UNKNOWN))
+                stream.data_length = body_length(environ, "FCGI_DATA_LENGTH")
         except ValueError as error:
             raise self._broken(number, f"FCGI_PARAMS: {error}") from None
         if self.limits.request_body and length > self.limits.request_body:

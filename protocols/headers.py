@@ -102,7 +102,8 @@ def encode_fields(headers: Headers) -> Fields:
         values.append(value)
         lines.append(f"{name}: {value}\r\n")
     try:
-        plain = "".join(values).isprintable()
+        joined = "".join(values)
+        plain = joined.isascii() and joined.isprintable()
     except TypeError:
         plain = False
     if not plain:

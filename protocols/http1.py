@@ -34,6 +34,7 @@ from protocols.http1_head import (
     check_host,
     check_partial,
     check_sizes,
+    malformed_line,
     refusal,
     set_path,
     split_request_line,
@@ -85,6 +86,8 @@ class Http1Codec(Codec):
         self._tail = b""
         self._complete = False
         self._keep_alive = True
+        #: A head up to this size needs no look at its fields and its total.
+        self._small_head = min(limits.request_field_size, limits.request_header_total)
 
     # Receiving
 
@@ -108,6 +111,8 @@ class Http1Codec(Codec):
             self.closing = True
             self._deliver(events)
             error.events = events
+            fields = (self.date + self.server).encode("latin-1")
+            error.reply = error.reply.replace(b"\r\n", b"\r\n" + fields, 1)
             raise
         if self._body:
             self._deliver(events)
@@ -167,14 +172,14 @@ class Http1Codec(Codec):
         line = head.find(b"\r\n")
         if (
             line > limits.request_line
-            or len(head) > limits.request_field_size
+            or len(head) > self._small_head
             or head.count(b"\n") - 2 > limits.request_fields
         ):
             check_sizes(head, line, limits)
         method, target, version = split_request_line(head[:line])
         environ = self._parse(head, method, target, version)
         host = environ.get(HOST)
-        if host != self._host or self._repeated_host:
+        if host is None or host != self._host or self._repeated_host:
             check_host(host, self._repeated_host, version)
             self._host = host
         set_path(environ, target)
@@ -219,7 +224,7 @@ class Http1Codec(Codec):
         except httptools.HttpParserInvalidMethodError:
             if TOKEN.fullmatch(method):
                 raise refusal(501, "the method is not implemented") from None
-            raise refusal(400, "the method is malformed") from None
+            raise malformed_line(method, "the method is malformed") from None
         except httptools.HttpParserError as error:
             coding = environ.get(_TRANSFER_ENCODING)
             if coding is not None and "invalid `Transfer-Encoding`" in str(error):
@@ -312,7 +317,9 @@ class Http1Codec(Codec):
         self._tail = (tail + piece)[-3:] if len(piece) < 3 else piece[-3:]
         received = self._received
         self._feed_body(piece)
-        if self.limits.request_body and self._received > self.limits.request_body:
+        excess = self._received - self.limits.request_body
+        if self.limits.request_body and excess > 0:
+            self._body = [b"".join(self._body)[:-excess]]
             raise refusal(413, "the request body is too large")
         self._quiet = self._quiet + len(piece) if received == self._received else 0
         if self._complete:
@@ -332,6 +339,10 @@ class Http1Codec(Codec):
         self._request = None
         if request.keep_alive:
             self._state = _HEAD
+            if not self._keep_alive:
+                # A trailer said "Connection: close", which only a head can say: this
+                # parser would refuse the next request.
+                self._parser = httptools.HttpRequestParser(self)
         else:
             self._state = _DONE
             self.closing = True
@@ -343,6 +354,8 @@ class Http1Codec(Codec):
             return
         data = b"".join(self._body)
         self._body.clear()
+        if more and not data:
+            return
         if events and events[-1] is request:
             request.body = data
             request.more = more
@@ -408,6 +421,10 @@ class Http1Codec(Codec):
         """The last chunk, where there are chunks."""
         request.ended = True
         return b"0\r\n\r\n" if request.chunked and not request.head_only else b""
+
+    def timed_out(self) -> bytes:
+        """A 408 (RFC 9110 section 15.5.9)."""
+        return refusal(408, "the request did not arrive in time").reply
 
     def resets_to_cut(self, request: Request) -> bool:
         """Only a body that ends with the connection looks whole when it is cut."""

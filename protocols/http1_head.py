@@ -60,6 +60,7 @@ _BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 
 _REASONS = {
     400: "Bad Request",
+    408: "Request Timeout",
     413: "Content Too Large",
     414: "URI Too Long",
     417: "Expectation Failed",
@@ -103,18 +104,19 @@ def check_partial(head: bytearray, start: int, limits: Limits) -> None:
     ``start`` is how far earlier calls looked.
     """
     if start == 0 and TOKEN.match(chr(head[0])) is None:
-        raise refusal(400, "this is no HTTP request")
+        raise malformed_line(chr(head[0]), "")
     feed = head.find(b"\n", start)
     while feed >= 0:
         if feed == 0 or head[feed - 1] != 13:
             raise refusal(400, "a line ends without a carriage return")
         feed = head.find(b"\n", feed + 1)
-    line = head.find(b"\r\n", 0, limits.request_line + 2)
-    if line < 0:
-        if len(head) > limits.request_line + 1:
-            raise refusal(414, "the request line is too long")
-    elif start <= line + 1:
-        split_request_line(bytes(head[:line]))
+    if start <= limits.request_line + 1:  # else the end of the line was seen
+        line = head.find(b"\r\n", 0, limits.request_line + 2)
+        if line < 0:
+            if len(head) > limits.request_line + 1:
+                raise refusal(414, "the request line is too long")
+        elif start <= line + 1:
+            split_request_line(bytes(head[:line]))
     if len(head) > limits.request_header_total:
         raise refusal(431, "the request head is too large")
 
@@ -134,16 +136,21 @@ def check_sizes(head: bytes, line: int, limits: Limits) -> None:
             raise refusal(431, "a header field is too large")
 
 
+def malformed_line(line: str, reason: str) -> ProtocolError:
+    """Refuse a request line; one that starts with no token is no HTTP at all."""
+    return refusal(400, reason if TOKEN.match(line) else "this is no HTTP request")
+
+
 def split_request_line(line: bytes) -> tuple[str, str, str]:
     """Method, target and version of a request line (RFC 9112 section 3)."""
     try:
         method, target, version = line.decode("latin-1").split(" ")
     except ValueError:
-        raise refusal(400, "the request line is malformed") from None
+        raise malformed_line(line.decode("latin-1"), "the request line is malformed") from None
     if version not in ("HTTP/1.1", "HTTP/1.0"):
         if _OTHER_VERSION.fullmatch(version):
             raise refusal(505, f"HTTP/1.1 is spoken here, not {version}")
-        raise refusal(400, "the request line is malformed")
+        raise malformed_line(method, "the request line is malformed")
     if method == "CONNECT":
         raise refusal(501, "CONNECT is not implemented")
     return method, target, version

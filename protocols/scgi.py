@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from protocols.cgi import CgiCodec, refusal_head, variables
+from protocols.cgi import CgiCodec, is_length, refusal_head, variables
 from protocols.model import Body, Event, Limits, ProtocolError, Request
 
 _HEAD, _BODY, _DONE = range(3)
@@ -98,11 +98,11 @@ class ScgiCodec(CgiCodec):
             raise _refusal("400 Bad Request", "the SCGI netstring does not end with a comma")
         parts = head[:-1].decode("latin-1").split("\0")
         names, values = parts[:-1:2], parts[1::2]
-        if len(names) != len(values) or parts[-1]:
+        if len(parts) % 2 == 0 or parts[-1]:
             raise _refusal("400 Bad Request", "the SCGI headers are not pairs ended by NUL")
         if names[:1] != ["CONTENT_LENGTH"]:
             raise _refusal("400 Bad Request", "the first SCGI header must be CONTENT_LENGTH")
-        if not (values[0].isascii() and values[0].isdigit()) or names.count(names[0]) != 1:
+        if not is_length(values[0]) or names.count(names[0]) != 1:
             raise _refusal("400 Bad Request", "CONTENT_LENGTH must be there once, as digits")
         if "" in names:
             raise _refusal("400 Bad Request", "an SCGI header has an empty name")
@@ -125,7 +125,7 @@ class ScgiCodec(CgiCodec):
         With ``scgi_request_buffering off``, nginx before February 2026 sends as
         CONTENT_LENGTH what had arrived by then: the rest would be lost silently.
         """
-        if announced.isascii() and announced.isdigit() and 0 < length < int(announced):
+        if is_length(announced) and 0 < length < int(announced):
             raise _refusal(
                 "400 Bad Request",
                 f"CONTENT_LENGTH is {length} but the client announced {int(announced)}: "
