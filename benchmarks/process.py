@@ -1,0 +1,171 @@
+"""Processes: started on a core, measured over their whole tree, stopped by pid."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import socket
+import subprocess
+import sys
+import time
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+_TICKS = os.sysconf("SC_CLK_TCK")
+_CORES = sorted(os.sched_getaffinity(0))
+
+#: The measured server has a core to itself; the load and nginx share the others.
+SERVER_CORES = _CORES[:1]
+LOAD_CORES = _CORES[1:] or _CORES
+
+
+@contextmanager
+def on_cores(cores):
+    """What is started inside inherits these cores."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, cores)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+@contextmanager
+def running(command, cores, ready, folder):
+    """A process from when ``ready()`` is true to the end of the block; its log is in ``folder``."""
+    log = Path(folder) / "log"
+    with log.open("ab") as out, on_cores(cores):
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, cwd=ROOT
+        )
+    try:
+        _wait(process, ready, log)
+        yield process.pid
+    finally:
+        stop(process)
+
+
+def _wait(process, ready, log):
+    deadline = time.monotonic() + 20
+    while not ready():
+        if process.poll() is not None or time.monotonic() > deadline:
+            tail = log.read_text(errors="replace")[-2000:]
+            raise RuntimeError(f"{process.args} does not start:\n{tail}")
+        time.sleep(0.05)
+
+
+def stop(process):
+    """Ask the process to leave; then end what is left of its tree, pid by pid."""
+    everyone = tree(process.pid)
+    if process.poll() is None:
+        process.terminate()
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(5)
+    for pid, born in everyone.items():
+        if _born(pid) == born:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+    process.wait()
+
+
+def connects(address):
+    """A readiness check: somebody listens at a (host, port) or a path."""
+
+    def check():
+        try:
+            connect(address).close()
+        except OSError:
+            return False
+        return True
+
+    return check
+
+
+def connect(address):
+    family = socket.AF_UNIX if isinstance(address, str) else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.connect(address)
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+def free_port():
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return sock.getsockname()[1]
+
+
+def _stat(pid):
+    """Fields of /proc/PID/stat after the name: state is 0, ppid 1, utime 11, starttime 19."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text(encoding="latin-1")
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    return text.rpartition(")")[2].split()
+
+
+def _born(pid):
+    fields = _stat(pid)
+    return fields[19] if fields and fields[0] != "Z" else None
+
+
+def tree(root):
+    """The process and all its descendants: pid to start time."""
+    children = {}
+    born = {}
+    for name in os.listdir("/proc"):
+        fields = _stat(name) if name.isdigit() else None
+        if fields:
+            children.setdefault(int(fields[1]), []).append(int(name))
+            born[int(name)] = fields[19]
+    found = {}
+    queue = [root]
+    while queue:
+        pid = queue.pop()
+        if pid in born:
+            found[pid] = born[pid]
+        queue += children.get(pid, [])
+    return found
+
+
+def cpu_seconds(root):
+    """User and system time of the tree, with threads and children that ended.
+
+    The kernel scales the two so that their sum is the scheduler's exact run
+    time; only the unit, 10 ms, is coarse.
+    """
+    total = 0
+    for pid in tree(root):
+        fields = _stat(pid)
+        if fields:
+            total += sum(map(int, fields[11:15]))
+    return total / _TICKS
+
+
+def memory_bytes(root):
+    """Proportional set size of the tree (RSS where the kernel has no roll-up)."""
+    total = 0
+    for pid in tree(root):
+        with suppress(FileNotFoundError, ProcessLookupError):
+            try:
+                lines, key = Path(f"/proc/{pid}/smaps_rollup").read_text(), "Pss:"
+            except (PermissionError, FileNotFoundError):
+                lines, key = Path(f"/proc/{pid}/status").read_text(), "VmRSS:"
+            total += next(int(x.split()[1]) for x in lines.splitlines() if x.startswith(key))
+    return total * 1024
+
+
+def allow_descriptors(count):
+    """Raise the soft limit of open files, for this process and what it starts."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < count:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(count, hard), hard))
+
+
+def python(module, *arguments):
+    return [sys.executable, "-m", module, *map(str, arguments)]
