@@ -82,10 +82,12 @@ class Request:
     ``until_close`` the end of the connection is the end of the reply's body.
     ``remaining``   bytes of the reply's body still owed, or ``UNKNOWN``.
     ``ended``       the reply is complete: ``end`` was called.
+    ``aborted``     the peer no longer wants the answer (set by the driver).
     ``http10``      the peer speaks HTTP/1.0.
     """
 
     __slots__ = (
+        "aborted",
         "body",
         "chunked",
         "ended",
@@ -121,6 +123,7 @@ class Request:
         self.remaining = UNKNOWN
         self.ended = False
         self.http10 = False
+        self.aborted = False
 
     def __eq__(self, other: object) -> bool:
         if type(other) is not Request:
@@ -278,6 +281,10 @@ class Codec:
     def errors(self, request: Request, text: str) -> bytes:
         """Frame what the application wrote to ``wsgi.errors``, where the peer takes it."""
         del request, text
+        return b""
+
+    def timed_out(self) -> bytes:
+        """What may be said to a peer that did not finish its request in time."""
         return b""
 
     def resets_to_cut(self, request: Request) -> bool:

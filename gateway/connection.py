@@ -1,0 +1,536 @@
+"""One socket and one codec: read, dispatch, write, close.
+
+The loop thread alone reads, opens and closes.  Requests run on the loop itself
+or in pool threads, at most ``slots`` of one connection at once: one where the
+protocol answers in order, several where it multiplexes.  A socket is closed
+only while nobody serves a request of it; otherwise the kernel would reuse the
+descriptor's number and one client's answer would reach another.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from io import BytesIO
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+from gateway.body import Spool
+from gateway.channel import Channel, ClientDisconnected
+from gateway.poller import READ, WRITE
+from gateway.wsgi import Exchange
+from protocols.detect import explain
+from protocols.model import UNKNOWN, Abort, Codec, Data, Event, ProtocolError, Request
+
+if TYPE_CHECKING:
+    from gateway.worker import Worker
+
+#: Enough for most heads; while a body arrives more is read at once.
+_READ_SIZE = 16384
+_BODY_READ_SIZE = 1 << 18
+
+#: Requests of one connection that wait before it is read no further.
+_MOST_PENDING = 64
+
+#: How long a closed connection is still read, so that no reset overtakes the
+#: answer: between two reads, and in all (seconds).
+LINGER_READ = 5.0
+LINGER_TOTAL = 30.0
+
+#: First bytes that are kept to name a wrong protocol.
+_FIRST_BYTES = 24
+
+_RESET = struct.pack("ii", 1, 0)
+
+
+class Service:
+    """What the connections of one listening socket have in common."""
+
+    __slots__ = ("base", "codec_class", "keepalive", "limits", "normalise", "protocol")
+
+    def __init__(
+        self,
+        protocol: str,
+        codec_class: type[Codec],
+        limits: Any,
+        base: dict[str, Any],
+        normalise: Callable[[dict[str, str]], None] | None,
+        keepalive: float,
+    ) -> None:
+        self.protocol = protocol
+        self.codec_class = codec_class
+        self.limits = limits
+        self.base = base
+        self.normalise = normalise
+        self.keepalive = keepalive
+
+
+class _Intake:
+    """A request whose body still arrives."""
+
+    __slots__ = ("data", "request", "spool")
+
+    def __init__(self, request: Request, spool: Spool) -> None:
+        self.request = request
+        self.spool = spool
+        self.data: Spool | None = None
+
+    def close(self) -> None:
+        self.spool.close()
+        if self.data is not None:
+            self.data.close()
+
+
+class Connection(Channel):
+    """The driver of one codec."""
+
+    __slots__ = (
+        "active",
+        "base",
+        "closed",
+        "closing",
+        "codec",
+        "ending",
+        "eof",
+        "first",
+        "intake",
+        "interest",
+        "linger_until",
+        "lingers",
+        "number",
+        "partial",
+        "peer",
+        "pending",
+        "read_size",
+        "reset",
+        "running",
+        "service",
+        "since",
+        "slots",
+        "worker",
+    )
+
+    def __init__(
+        self, worker: Worker, service: Service, sock: socket.socket, peer: str, base: dict[str, Any]
+    ) -> None:
+        super().__init__(sock, worker.settings)
+        self.worker = worker
+        self.service = service
+        self.base = base
+        self.peer = peer
+        self.number = sock.fileno()
+        self.codec = service.codec_class(service.limits)
+        self.slots = service.limits.multiplex if self.codec.concurrent else 1
+        #: Requests, and what the protocol says between answers, in order.
+        self.pending: deque[Request | bytes] = deque()
+        self.intake: dict[int, _Intake] = {}
+        self.running: dict[int, Request] = {}
+        self.active = 0
+        self.interest = READ
+        self.read_size = _READ_SIZE
+        self.first: bytes | None = b""
+        self.partial = True
+        self.since = worker.now
+        self.linger_until = 0.0
+        self.eof = False  # the peer sends no more
+        self.closing = False  # nothing more is read; close once all is answered
+        self.ending = False  # an answer said that it is the last one
+        self.lingers = False  # the peer may still be sending when we close
+        self.reset = False  # only a reset tells the peer that an answer was cut
+        self.closed = False
+
+    # The loop's side
+
+    def on_event(self, events: int) -> None:
+        """Something happened on the socket."""
+        if self.closed:
+            return
+        if events & WRITE:
+            self.writable()
+        if events & READ and self.interest & READ and not self.closed:
+            self.readable()
+        elif events & ~(READ | WRITE) and not self.closed:
+            self.lose()
+
+    def readable(self) -> None:
+        """Read once and serve what came."""
+        try:
+            data = self.sock.recv(self.read_size)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:
+            self.lose()
+            return
+        if self.linger_until:
+            self._discard(data)
+        elif data:
+            self._receive(data)
+        else:
+            self._end_of_file()
+
+    def writable(self) -> None:
+        """Send what waits."""
+        try:
+            if self.flush():
+                self.settle()
+        except ClientDisconnected:
+            self.lose()
+        self.since = self.worker.now
+
+    def _receive(self, data: bytes) -> None:
+        refused = None
+        codec = self.codec
+        if self.first is not None:
+            self.first = (self.first + data[:_FIRST_BYTES])[:_FIRST_BYTES]
+        try:
+            events = codec.receive(data)
+        except ProtocolError as error:
+            events = error.events
+            refused = error
+        if events:
+            self.first = None
+            self.partial = False
+            self.since = self.worker.now
+            for event in events:
+                self._take(event)
+        elif self.intake or not self.partial:
+            self.partial = not self.intake
+            self.since = self.worker.now
+        if codec.outbox:
+            self._say(codec.outbox)
+            codec.outbox = b""
+        if refused is not None:
+            self._refuse(refused)
+        elif codec.closing and codec.concurrent:
+            self.closing = True
+        if self.pending:
+            self.pump()
+        if self.closing or self.output or len(self.pending) > _MOST_PENDING:
+            self.settle()
+
+    def _take(self, event: Event) -> None:
+        if type(event) is Request:
+            if event.more:
+                self.read_size = _BODY_READ_SIZE
+                spool = Spool(self.settings.body_buffer_size, self.settings.body_spool_dir)
+                self.intake[event.stream] = _Intake(event, spool)
+                self._spool(event.stream, spool, event.body)
+            else:
+                self._ready(event, BytesIO(event.body), len(event.body))
+        elif type(event) is Abort:
+            self._abort(event.stream)
+        else:
+            self._more(event)  # type: ignore[arg-type]
+
+    def _more(self, event: Any) -> None:
+        intake = self.intake.get(event.stream)
+        if intake is None:
+            return
+        spool = intake.spool
+        if type(event) is Data:
+            if intake.data is None:
+                intake.data = Spool(self.settings.body_buffer_size, self.settings.body_spool_dir)
+            spool = intake.data
+        if not self._spool(event.stream, spool, event.data) or event.more:
+            return
+        del self.intake[event.stream]
+        if not self.intake:
+            self.read_size = _READ_SIZE
+        request = intake.request
+        if intake.data is not None:
+            request.environ["gateway.fastcgi_data"] = intake.data.finish()  # type: ignore[assignment]
+        self._ready(request, intake.spool.finish(), intake.spool.size)
+
+    def _spool(self, stream: int, spool: Spool, data: bytes) -> bool:
+        try:
+            spool.write(data)
+        except OSError as error:
+            self.worker.log.error("%s: a request body cannot be kept: %s", self.peer, error)
+            intake = self.intake.pop(stream)
+            intake.close()
+            intake.request.keep_alive = False
+            answer = self.codec.reply(
+                intake.request,
+                "507 Insufficient Storage",
+                [("Content-Type", "text/plain")],
+                b"The request body cannot be kept.\n",
+            )
+            self._say(answer)
+            if not self.codec.concurrent:
+                self._stop_reading()
+            return False
+        return True
+
+    def _ready(self, request: Request, body: Any, size: int) -> None:
+        """The request is whole: it may run."""
+        environ: dict[str, Any] = request.environ  # type: ignore[assignment]
+        environ["wsgi.input"] = body
+        if request.length == UNKNOWN and size:
+            environ["CONTENT_LENGTH"] = str(size)
+        with self.lock:
+            self.pending.append(request)
+
+    def _abort(self, stream: int) -> None:
+        intake = self.intake.pop(stream, None)
+        if intake is not None:
+            intake.close()
+            return
+        with self.lock:
+            for item in (*self.pending, *self.running.values()):
+                if type(item) is Request and item.stream == stream:
+                    item.aborted = True
+
+    def _say(self, data: bytes) -> None:
+        """What the protocol itself says: at once, or after the answers before it."""
+        if self.codec.concurrent:
+            with suppress(ClientDisconnected):
+                self.write(data)
+        else:
+            self.pending.append(data)
+
+    def _refuse(self, error: ProtocolError) -> None:
+        reason, reply = error.reason, error.reply
+        if self.first is not None:
+            found = explain(self.first, self.service.protocol)
+            if found is not None:
+                reason, reply = found
+        self.worker.log.warning("%s: %s", self.peer, reason)
+        self._drop_intake()
+        if reply:
+            self._say(reply)
+        self._stop_reading()
+
+    def _stop_reading(self) -> None:
+        self.lingers = True
+        self.codec.closing = True
+        self.closing = True
+
+    def _end_of_file(self) -> None:
+        """The peer sends no more; what it asked for is still answered."""
+        try:
+            self.codec.receive_eof()
+        except ProtocolError as error:
+            self.worker.log.info("%s: %s", self.peer, error.reason)
+        self._drop_intake()
+        self.eof = True
+        self.closing = True
+        self.settle()
+
+    def lose(self) -> None:
+        """The peer is gone: nothing can be sent any more."""
+        with self.lock:
+            self._drop()
+        self.release()
+        self._drop_intake()
+        self.settle()
+
+    def lose_from_thread(self) -> None:
+        """After a fault in a pool thread: nothing is known about what was sent."""
+        with self.lock:
+            self._drop()
+            self.active -= 1
+        self.send_later()
+
+    def _drop_intake(self) -> None:
+        for intake in self.intake.values():
+            intake.close()
+        self.intake.clear()
+
+    # Serving
+
+    def pump(self) -> None:
+        """Serve what is pending, or hand it to the pool (loop thread)."""
+        queue = self.worker.queue
+        in_order = self.slots == 1
+        if queue is None:
+            while self.pending and not self.gone and not (in_order and self.output):
+                self._serve(self.pending.popleft())
+            return
+        with self.lock:
+            if in_order:
+                wanted = int(not self.output and not self.active and bool(self.pending))
+            else:
+                handed_over = self.active - len(self.running)
+                wanted = min(len(self.pending) - handed_over, self.slots - self.active)
+            for _ in range(wanted):
+                self.active += 1
+                queue.put(self)
+
+    def work(self) -> None:
+        """Serve one pending request in a pool thread."""
+        with self.lock:
+            item = self._next()
+        if item is not None:
+            self._serve(item)
+        with self.lock:
+            if type(item) is Request:
+                self.running.pop(item.stream, None)
+            again = item is not None and bool(self.pending) and not self.gone
+            if again and self.slots == 1 and self.output:
+                again = False
+            if not again:
+                self.active -= 1
+            loop_is_needed = not again and (
+                self.gone or self.closing or self.output or self.interest != READ
+            )
+        if again:
+            self.worker.queue.put(self)  # type: ignore[union-attr]
+        elif loop_is_needed:
+            self.send_later()
+
+    def _next(self) -> Request | bytes | None:
+        """The first pending item that may run now; a stream number runs once at a time."""
+        if self.gone or not self.pending:
+            return None
+        if self.slots == 1:
+            return self.pending.popleft()
+        for index, item in enumerate(self.pending):
+            assert type(item) is Request
+            if item.stream not in self.running:
+                del self.pending[index]
+                self.running[item.stream] = item
+                return item
+        return None
+
+    def _serve(self, item: Request | bytes) -> None:
+        if type(item) is bytes:
+            with suppress(ClientDisconnected):
+                self.write(item)
+            return
+        assert type(item) is Request
+        if self.ending and self.slots == 1:
+            return
+        Exchange(self, item).run()
+        self.since = monotonic()
+        if not item.keep_alive:
+            self.ending = True
+            self.closing = True
+
+    def cut(self, request: Request) -> None:
+        """End a started answer so that the peer can tell that it is not whole."""
+        request.keep_alive = False
+        self.closing = True
+        if self.codec.resets_to_cut(request):
+            self.reset = True
+
+    def send_later(self) -> None:
+        """Have the loop look at this connection."""
+        self.worker.hand_back(self)
+
+    # Closing
+
+    def settle(self) -> None:
+        """Decide what the loop waits for, or close (loop thread)."""
+        if self.closed:
+            return
+        if self.pending and not self.output and not self.gone:
+            self.pump()
+        with self.lock:
+            # Under the lock, so that a thread that finishes meanwhile sees the
+            # outcome, or is seen.
+            idle = not self.active and not self.pending
+            interest = WRITE if self.output else 0
+            if not self.eof and (self.linger_until or not self.closing):
+                interest |= READ if len(self.pending) <= _MOST_PENDING else 0
+            if self.gone:
+                self.pending.clear()
+                interest = -1
+                idle = not self.active
+            if interest != self.interest:
+                self._set_interest(interest)
+        if self.gone:
+            self.release()
+        if idle and (self.gone or (self.closing and not interest)):
+            self._begin_close()
+
+    def _set_interest(self, interest: int) -> None:
+        """Wait for these events; -1: for none, not even for the peer's end."""
+        poller = self.worker.poller
+        if interest == -1:
+            poller.unregister(self.number)
+        elif self.interest == -1:
+            poller.register(self.number, interest)
+        else:
+            poller.modify(self.number, interest)
+        self.interest = interest
+
+    def _begin_close(self) -> None:
+        if self.gone or self.reset or self.eof or not (self.lingers or self._has_unread()):
+            self.close()
+            return
+        # Closing now would reset the connection and the answer with it (RFC
+        # 9112 section 9.6): say that nothing more comes, and read on for a while.
+        try:
+            self.sock.shutdown(socket.SHUT_WR)
+        except OSError:
+            self.close()
+            return
+        self.since = self.worker.now
+        self.linger_until = self.since + LINGER_TOTAL
+        with self.lock:
+            self._set_interest(READ)
+
+    def _has_unread(self) -> bool:
+        """Whether the peer sent what nobody will read."""
+        try:
+            return bool(self.sock.recv(_READ_SIZE))
+        except OSError:
+            return False
+
+    def _discard(self, data: bytes) -> None:
+        if data:
+            self.since = self.worker.now
+        else:
+            self.close()
+
+    def close(self) -> None:
+        """Close for good; only while no request of this connection runs."""
+        if self.closed:
+            return
+        self.closed = True
+        self.worker.forget(self)
+        self._drop_intake()
+        with self.lock:
+            self._drop()
+        self.release()
+        if self.reset:
+            with suppress(OSError):
+                self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+        self.sock.close()
+
+    def sweep(self, now: float) -> None:
+        """Apply the deadlines; called about once a second."""
+        settings = self.settings
+        waited = now - self.since
+        if self.linger_until:
+            if waited > LINGER_READ or now > self.linger_until:
+                self.close()
+        elif self.output:
+            if waited > settings.send_timeout:
+                self.worker.log.info("%s: the peer takes nothing", self.peer)
+                self.lose()
+        elif self.active or self.pending:
+            return
+        elif self.intake:
+            if waited > settings.client_body_timeout:
+                self._time_out("the request body did not arrive in time")
+        elif self.partial:
+            if waited > settings.client_header_timeout:
+                self._time_out("the request did not arrive in time")
+        elif waited > self.service.keepalive or self.worker.may_drop_idle(now):
+            self.closing = True
+            self.settle()
+
+    def _time_out(self, reason: str) -> None:
+        reply = b"" if self.first == b"" else self.codec.timed_out()
+        if self.first != b"":
+            self.worker.log.info("%s: %s", self.peer, reason)
+        self._drop_intake()
+        if reply:
+            self._say(reply)
+        self._stop_reading()
+        self.pump()
+        self.settle()

@@ -1,0 +1,196 @@
+"""The environ of one request: pure functions over dictionaries.
+
+Front ends disagree about where the application is mounted, which paths they
+decode and which variables they leave out.  The rules here give the same
+request the same environ, whoever forwarded it.
+
+The path that the front end *routed* is what its access rules judged, so that
+is what the application gets; REQUEST_URI keeps the client's own spelling.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from urllib.parse import quote, unquote_to_bytes
+
+Environ = dict[str, str]
+
+#: Empty means absent: some front ends always send these.
+_OPTIONAL = ("AUTH_TYPE", "CONTENT_TYPE", "HTTPS", "REMOTE_IDENT", "REMOTE_USER")
+_TRUE = frozenset({"on", "1", "true", "yes", "https"})
+_NO_BODY_METHODS = frozenset({"GET", "HEAD"})
+
+
+class BadVariables(ValueError):
+    """What the front end sent makes no request."""
+
+
+def decode_path(path: str) -> str:
+    """Percent-decode once, to latin-1 ``str`` (PEP 3333 "Unicode Issues")."""
+    if "%" not in path:
+        return path
+    return unquote_to_bytes(path.encode("latin-1")).decode("latin-1")
+
+
+def split_uri(uri: str) -> tuple[str, str | None]:
+    """Path and query of a request target, absolute-form or not; still encoded."""
+    path, mark, query = uri.partition("?")
+    if path[:1] != "/" and "://" in path:
+        authority_and_path = path.partition("://")[2]
+        path = "/" + authority_and_path.partition("/")[2]
+    return path, query if mark else None
+
+
+def tidy(path: str) -> str | None:
+    """The path with slashes joined and dots resolved; None if it climbs out."""
+    kept: list[str] = []
+    segments = path.split("/")
+    for segment in segments:
+        if segment == "..":
+            if not kept:
+                return None
+            kept.pop()
+        elif segment not in ("", "."):
+            kept.append(segment)
+    directory = segments[-1] in ("", ".", "..") and kept
+    return "/" + "/".join(kept) + ("/" if directory else "")
+
+
+def below(path: str, mount: str) -> bool:
+    """Whether ``path`` is ``mount`` or lies below it, by whole segments."""
+    return path.startswith(mount) and path[len(mount) : len(mount) + 1] in ("", "/")
+
+
+def mount_at(environ: Environ, mount: str, path: str) -> None:
+    """Split ``path`` at the configured mount point; outside of it nothing is split."""
+    if mount != "/" and below(path, mount):
+        environ["SCRIPT_NAME"] = mount
+        environ["PATH_INFO"] = path[len(mount) :]
+    else:
+        environ["SCRIPT_NAME"] = ""
+        environ["PATH_INFO"] = path
+
+
+def http_mounter(mount: str | None) -> Callable[[Environ], None] | None:
+    """How requests that came over HTTP are mounted; None if nothing is to be done."""
+    if mount in (None, "/"):
+        return None
+    point = mount
+
+    def apply(environ: Environ) -> None:
+        mount_at(environ, point, environ["PATH_INFO"])
+
+    return apply
+
+
+def cgi_normaliser(mount: str | None, path_info_source: str) -> Callable[[Environ], None]:
+    """How the variables of a front end become an environ.
+
+    The function returned raises BadVariables.
+    """
+
+    def apply(environ: Environ) -> None:
+        if not environ.get("REQUEST_METHOD"):
+            raise BadVariables("REQUEST_METHOD is missing")
+        path, query = split_uri(environ.get("REQUEST_URI", ""))
+        set_paths(environ, mount, path)
+        if path_info_source == "request_uri":
+            take_client_spelling(environ, path)
+        if "QUERY_STRING" not in environ:
+            environ["QUERY_STRING"] = query or ""
+        if not environ.get("REQUEST_URI"):
+            environ["REQUEST_URI"] = rebuilt_uri(environ)
+        set_server(environ)
+        for name in _OPTIONAL:
+            if environ.get(name) == "":
+                del environ[name]
+        length = environ.get("CONTENT_LENGTH")
+        if length in ("", "-1") or (
+            length == "0" and environ["REQUEST_METHOD"] in _NO_BODY_METHODS
+        ):
+            del environ["CONTENT_LENGTH"]
+
+    return apply
+
+
+def set_paths(environ: Environ, mount: str | None, uri_path: str) -> None:
+    """SCRIPT_NAME and PATH_INFO from whatever the front end sent of them."""
+    script = environ.get("SCRIPT_NAME", "")
+    info = environ.get("PATH_INFO")
+    if script == "/":  # PEP 3333: the root is the empty string
+        script = ""
+        if info is not None and info[:1] != "/":
+            info = "/" + info
+    routed, is_script = routed_path(environ, script, info, uri_path)
+    if not routed and uri_path:
+        routed = decode_path(uri_path)
+    if mount is not None:
+        mount_at(environ, mount, routed)
+    elif info is not None and (script or info):
+        environ["SCRIPT_NAME"] = script
+        environ["PATH_INFO"] = info
+    elif script and not is_script and info is None and routed.startswith(script + "/"):
+        environ["SCRIPT_NAME"] = script
+        environ["PATH_INFO"] = routed[len(script) :]
+    else:
+        environ["SCRIPT_NAME"] = ""
+        environ["PATH_INFO"] = routed
+
+
+def routed_path(environ: Environ, script: str, info: str | None, uri_path: str) -> tuple[str, bool]:
+    """The decoded path that the front end routed, and whether SCRIPT_NAME is all of it."""
+    if info is not None:
+        return script + info, False
+    document = environ.get("DOCUMENT_URI")
+    if document:
+        return document, False
+    decoded = decode_path(uri_path)
+    if script:
+        same_place = tidy(script) == tidy(decoded)
+        if same_place or not below(decoded, script):
+            return script, True
+    return decoded, False
+
+
+def take_client_spelling(environ: Environ, uri_path: str) -> None:
+    """PATH_INFO as the client spelt it, where that is the same place.
+
+    Slashes and dots are judged below the mount point only: ``/a/../app/x`` and
+    ``/app/../app/x`` must not move SCRIPT_NAME or climb out of it.
+    """
+    script = environ["SCRIPT_NAME"]
+    decoded = decode_path(uri_path)
+    if not below(decoded, script):
+        return
+    rest = decoded[len(script) :]
+    place = tidy(rest)
+    if place is not None and place == tidy(environ["PATH_INFO"]):
+        environ["PATH_INFO"] = rest
+
+
+def rebuilt_uri(environ: Environ) -> str:
+    """A REQUEST_URI for front ends that send none."""
+    path = environ["SCRIPT_NAME"] + environ["PATH_INFO"]
+    query = environ["QUERY_STRING"]
+    uri = quote(path, safe="/:@!$&'()*+,;=~", encoding="latin-1")
+    return f"{uri}?{query}" if query else uri
+
+
+def set_server(environ: Environ) -> None:
+    """wsgi.url_scheme, SERVER_NAME, SERVER_PORT and SERVER_PROTOCOL (RFC 3875 section 4.1)."""
+    scheme = environ.get("REQUEST_SCHEME")
+    if environ.get("HTTPS", "").lower() in _TRUE:
+        scheme = "https"
+    elif scheme not in ("http", "https"):
+        scheme = "http"
+    environ["wsgi.url_scheme"] = scheme
+    name = environ.get("SERVER_NAME", "")
+    if ":" in name:  # HAProxy sends the Host field with its port
+        host, _, port = name.rpartition(":")
+        if port.isdigit() and (":" not in host or host.endswith("]")):
+            name = host
+    environ["SERVER_NAME"] = name or "localhost"
+    if not environ.get("SERVER_PORT"):
+        environ["SERVER_PORT"] = "443" if scheme == "https" else "80"
+    if not environ.get("SERVER_PROTOCOL"):
+        environ["SERVER_PROTOCOL"] = "HTTP/1.0"

@@ -1,0 +1,158 @@
+"""What waits to be sent on one socket: pieces in memory, ranges of files.
+
+Pieces beyond a limit go to a temporary file, so that an answer whose client is
+slow frees its thread without holding memory.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import tempfile
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from itertools import islice
+from typing import IO
+
+#: The most that one turn sends, so that one fast reader cannot hold the loop.
+_TURN = 1 << 20
+_BATCH = 64
+
+
+class FileRange:
+    """``count`` bytes of an open file from ``offset``; ``release`` is called once at the end."""
+
+    __slots__ = ("count", "number", "offset", "release")
+
+    def __init__(
+        self, number: int, offset: int, count: int, release: Callable[[], None] | None = None
+    ) -> None:
+        self.number = number
+        self.offset = offset
+        self.count = count
+        self.release = release
+
+
+class FileTooShort(OSError):
+    """A file has fewer bytes than its range: it was cut while it was sent."""
+
+
+class Output:
+    """A queue of bytes for one socket.  The caller holds the connection's lock."""
+
+    __slots__ = (
+        "_chunks",
+        "_file",
+        "_file_size",
+        "_folder",
+        "_in_memory",
+        "_memory",
+        "released",
+        "size",
+    )
+
+    def __init__(self, in_memory: int, folder: str | None) -> None:
+        self._chunks: deque[memoryview | FileRange] = deque()
+        self._in_memory = in_memory
+        self._folder = folder
+        self._memory = 0
+        self._file: IO[bytes] | None = None
+        self._file_size = 0
+        #: Releases of files that are done, to be called without the lock.
+        self.released: list[Callable[[], None]] = []
+        self.size = 0
+
+    def __bool__(self) -> bool:
+        return bool(self._chunks)
+
+    def append(self, data: bytes | memoryview) -> None:
+        """Queue a piece.  Raises OSError if it has to go to a full disk."""
+        size = len(data)
+        if self._memory + size > self._in_memory:
+            if self._file is None:
+                self._file = tempfile.TemporaryFile(dir=self._folder)  # noqa: SIM115 - closed by clear
+                self._file_size = 0
+            written = 0
+            while written < size:
+                written += os.pwrite(self._file.fileno(), data[written:], self._file_size + written)
+            self._chunks.append(FileRange(self._file.fileno(), self._file_size, size))
+            self._file_size += size
+        else:
+            self._chunks.append(memoryview(data))
+            self._memory += size
+        self.size += size
+
+    def append_file(self, piece: FileRange) -> None:
+        """Queue a range of a file of the application."""
+        self._chunks.append(piece)
+        self.size += piece.count
+
+    def flush(self, sock: socket.socket) -> None:
+        """Send until the socket is full, the queue empty or the turn over.
+
+        Raises OSError if the peer is gone.
+        """
+        sent = 0
+        try:
+            while self._chunks and sent < _TURN:
+                head = self._chunks[0]
+                if type(head) is FileRange:
+                    sent += self._send_range(sock, head)
+                else:
+                    sent += self._send_pieces(sock)
+        except (BlockingIOError, InterruptedError):
+            pass
+        if not self._chunks:
+            self._forget_file()
+
+    def _send_range(self, sock: socket.socket, piece: FileRange) -> int:
+        count = 0
+        if piece.count:
+            count = os.sendfile(sock.fileno(), piece.number, piece.offset, min(piece.count, _TURN))
+            if count == 0:
+                raise FileTooShort("a file was cut while it was sent")
+        piece.offset += count
+        piece.count -= count
+        self.size -= count
+        if not piece.count:
+            self._chunks.popleft()
+            if piece.release is not None:
+                self.released.append(piece.release)
+        return count
+
+    def _send_pieces(self, sock: socket.socket) -> int:
+        pieces = []
+        for chunk in islice(self._chunks, _BATCH):
+            if type(chunk) is FileRange:
+                break
+            pieces.append(chunk)
+        sent = left = sock.sendmsg(pieces)
+        self.size -= sent
+        self._memory -= sent
+        while left:
+            head = self._chunks[0]
+            assert isinstance(head, memoryview)
+            if left < len(head):
+                self._chunks[0] = head[left:]
+                break
+            left -= len(head)
+            self._chunks.popleft()
+        return sent
+
+    def clear(self) -> None:
+        """Drop everything."""
+        self.released += [
+            chunk.release
+            for chunk in self._chunks
+            if type(chunk) is FileRange and chunk.release is not None
+        ]
+        self._chunks.clear()
+        self.size = self._memory = 0
+        self._forget_file()
+
+    def _forget_file(self) -> None:
+        if self._file is not None:
+            with suppress(OSError):
+                self._file.close()
+            self._file = None

@@ -1,0 +1,370 @@
+"""Every setting: one frozen dataclass with name, type, default and help.
+
+A setting is declared once, here; the command line, the ``GATEWAY_*``
+environment, the configuration file and the reference are made from it.
+Sources, weakest first: defaults, configuration file, environment, command line.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import tomllib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+CONFIG_FILE = "gateway.toml"
+PREFIX = "GATEWAY_"
+
+
+class SettingError(Exception):
+    """A setting has a value that is not allowed; the message is for the user."""
+
+    def __init__(self, name: str, value: object, allowed: str, source: str = "") -> None:
+        where = f" (from {source})" if source else ""
+        super().__init__(f"{name} is {value!r}{where}: {allowed}")
+
+
+class _Kind:
+    """How a setting is read from text and from a configuration file."""
+
+    def __init__(self, allowed: str, read: Callable[[Any], Any], *, many: bool = False) -> None:
+        self.allowed = allowed
+        self.read = read
+        self.many = many
+
+
+def _whole_number(low: int, high: int = 1 << 40) -> _Kind:
+    def read(value: Any) -> int:
+        if isinstance(value, bool) or not isinstance(value, int | str):
+            raise ValueError  # noqa: TRY004 - reported with the allowed values
+        number = int(value)
+        if not low <= number <= high:
+            raise ValueError
+        return number
+
+    return _Kind(f"a whole number from {low} to {high} is allowed", read)
+
+
+def _seconds() -> _Kind:
+    def read(value: Any) -> float:
+        if isinstance(value, bool):
+            raise ValueError  # noqa: TRY004 - reported with the allowed values
+        number = float(value)
+        if not 0 < number < 1e9:
+            raise ValueError
+        return number
+
+    return _Kind("a number of seconds above 0 is allowed", read)
+
+
+def _text() -> _Kind:
+    def read(value: Any) -> str:
+        if not isinstance(value, str):
+            raise ValueError  # noqa: TRY004 - reported with the allowed values
+        return value
+
+    return _Kind("a text is allowed", read)
+
+
+def _choice(*names: str) -> _Kind:
+    def read(value: Any) -> str:
+        if value not in names:
+            raise ValueError
+        return str(value)
+
+    return _Kind(f"allowed are {', '.join(names)}", read)
+
+
+def _boolean() -> _Kind:
+    words = {"true": True, "1": True, "yes": True, "on": True}
+    words |= {"false": False, "0": False, "no": False, "off": False}
+
+    def read(value: Any) -> bool:
+        if isinstance(value, bool):
+            return value
+        return words[str(value).lower()]
+
+    return _Kind("true or false is allowed", read)
+
+
+def _words(*choices: str) -> _Kind:
+    def read(value: Any) -> tuple[str, ...]:
+        items = value.replace(",", " ").split() if isinstance(value, str) else list(value)
+        if not items or not all(isinstance(item, str) for item in items):
+            raise ValueError
+        if choices and not set(items) <= set(choices):
+            raise ValueError
+        return tuple(items)
+
+    allowed = f"one or more of {', '.join(choices)}" if choices else "one or more texts"
+    return _Kind(f"{allowed}, separated by commas, are allowed", read, many=True)
+
+
+def _script_name() -> _Kind:
+    def read(value: Any) -> str:
+        if not isinstance(value, str) or (value and not value.startswith("/")):
+            raise ValueError
+        return value.rstrip("/") or "/"
+
+    return _Kind('a path such as "/app" is allowed, or "/" for the root', read)
+
+
+def _setting(default: Any, kind: _Kind, text: str, *flags: str, value: str = "VALUE") -> Any:
+    metadata = {"kind": kind, "help": text, "flags": flags, "value": value}
+    return field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The settings of one gateway; see ``help`` of each field for its meaning and unit."""
+
+    wsgi_app: str = _setting(
+        "", _text(), "The application: module:attr, module:factory() or path/to/file.py:attr."
+    )
+    bind: tuple[str, ...] = _setting(
+        ("127.0.0.1:8000",),
+        _words(),
+        "Where to listen: HOST:PORT, unix:PATH, fd://N or systemd, each with a protocol in front "
+        "if it is not the one of --protocol (fastcgi+unix:/run/app.sock, http://127.0.0.1:8000). "
+        "A unix socket takes ?mode=0660&owner=NAME&group=NAME. May be repeated.",
+        "-b",
+        value="ADDRESS",
+    )
+    protocol: str = _setting(
+        "http", _text(), "Protocol of binds that name none: http, fastcgi, scgi.", value="NAME"
+    )
+    workers: int = _setting(
+        1, _whole_number(1, 1024), "Number of worker processes.", "-w", value="N"
+    )
+    threads: int = _setting(
+        4,
+        _whole_number(1, 4096),
+        "Threads of a worker that run the application; with 1 it runs on the loop itself.",
+        value="N",
+    )
+    worker_connections: int = _setting(
+        1000, _whole_number(1), "Connections that a worker holds at most.", value="N"
+    )
+    queue_size: int = _setting(
+        0,
+        _whole_number(0),
+        "Requests that wait for a thread before a worker stops accepting; 0: twice the threads.",
+        value="N",
+    )
+    backlog: int = _setting(
+        2048, _whole_number(1), "Connections that wait to be accepted.", value="N"
+    )
+    poller: str = _setting(
+        "auto",
+        _choice("auto", "epoll", "selectors"),
+        "How a worker waits for its sockets.",
+        value="NAME",
+    )
+    script_name: str | None = _setting(
+        None,
+        _script_name(),
+        "Where the application is mounted (SCRIPT_NAME); / for the root whatever a front end "
+        "says. Not set: a split made by the front end is trusted.",
+        value="PATH",
+    )
+    path_info_source: str = _setting(
+        "routed",
+        _choice("routed", "request_uri"),
+        "PATH_INFO as the front end routed it, or in the client's own spelling. A front end that "
+        "guards /admin never sees /admin/../public as /admin: an application that reads the "
+        "client's spelling may.",
+        value="NAME",
+    )
+    keepalive: float = _setting(
+        75.0, _seconds(), "Seconds that an idle HTTP connection is kept.", value="SECONDS"
+    )
+    fastcgi_keepalive: float = _setting(
+        75.0, _seconds(), "Seconds that an idle FastCGI connection is kept.", value="SECONDS"
+    )
+    fastcgi_multiplex_max: int = _setting(
+        32,
+        _whole_number(1, 65535),
+        "Requests at once on one FastCGI connection; 1 refuses multiplexing.",
+        value="N",
+    )
+    fastcgi_roles: tuple[str, ...] = _setting(
+        ("responder", "authorizer", "filter"),
+        _words("responder", "authorizer", "filter"),
+        "FastCGI roles that are served.",
+        value="ROLES",
+    )
+    fastcgi_stderr: bool = _setting(
+        False, _boolean(), "Send wsgi.errors to the front end too, as FCGI_STDERR."
+    )
+    client_header_timeout: float = _setting(
+        15.0, _seconds(), "Seconds for a whole request head.", value="SECONDS"
+    )
+    client_body_timeout: float = _setting(
+        30.0, _seconds(), "Seconds between two reads of a request body.", value="SECONDS"
+    )
+    send_timeout: float = _setting(
+        60.0, _seconds(), "Seconds in which a client must take some of the answer.", value="SECONDS"
+    )
+    graceful_timeout: float = _setting(
+        30.0, _seconds(), "Seconds that a retiring worker has to finish.", value="SECONDS"
+    )
+    startup_timeout: float = _setting(
+        60.0, _seconds(), "Seconds in which a new worker must be ready.", value="SECONDS"
+    )
+    limit_request_line: int = _setting(
+        8190, _whole_number(16), "Bytes of an HTTP request line.", value="BYTES"
+    )
+    limit_request_fields: int = _setting(
+        100, _whole_number(1), "Header fields of an HTTP request.", value="N"
+    )
+    limit_request_field_size: int = _setting(
+        8190, _whole_number(16), "Bytes of one HTTP header field.", value="BYTES"
+    )
+    limit_request_header_total: int = _setting(
+        65536,
+        _whole_number(64),
+        "Bytes of a whole HTTP head, of the FastCGI parameters or of the SCGI headers.",
+        value="BYTES",
+    )
+    limit_request_body: int = _setting(
+        1 << 30, _whole_number(0), "Bytes of a request body; 0: no limit.", value="BYTES"
+    )
+    body_buffer_size: int = _setting(
+        1 << 20,
+        _whole_number(0),
+        "Bytes of a body, of a request or an answer that waits for its reader, that are kept in "
+        "memory; more goes to a temporary file.",
+        value="BYTES",
+    )
+    body_spool_dir: str | None = _setting(
+        None, _text(), "Folder of those temporary files; not set: the system's.", value="DIR"
+    )
+    response_buffer_size: int = _setting(
+        16 << 20,
+        _whole_number(0),
+        "Bytes of an answer that wait for a slow client before the application waits too.",
+        value="BYTES",
+    )
+    accesslog: str | None = _setting(
+        None, _text(), "File of the access log; - is standard output.", value="FILE"
+    )
+    access_log_format: str = _setting(
+        "combined",
+        _text(),
+        'combined, json or a format such as %(h)s "%(r)s" %(s)s %(b)s %(D)s.',
+        value="FORMAT",
+    )
+    errorlog: str = _setting(
+        "-", _text(), "File of the error log; - is standard error.", value="FILE"
+    )
+    loglevel: str = _setting(
+        "info",
+        _choice("debug", "info", "warning", "error", "critical"),
+        "Level of the error log.",
+        value="LEVEL",
+    )
+    pidfile: str | None = _setting(
+        None, _text(), "File for the manager's process id.", "-p", value="FILE"
+    )
+    chdir: str | None = _setting(
+        None, _text(), "Folder to change to before the application is loaded.", value="DIR"
+    )
+    pythonpath: tuple[str, ...] = _setting(
+        (), _words(), "Folders to put first on the module search path.", value="DIRS"
+    )
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """Settings, and which source set each of them."""
+
+    settings: Settings
+    sources: dict[str, str]
+
+    def lines(self) -> Iterator[str]:
+        """One line a setting: name, value, source."""
+        for item in fields(Settings):
+            value = getattr(self.settings, item.name)
+            shown = ",".join(value) if isinstance(value, tuple) else value
+            yield f"{item.name} = {'' if shown is None else shown}  ({self.sources[item.name]})"
+
+
+def kind_of(name: str) -> _Kind:
+    """The kind of the setting ``name``."""
+    kind = Settings.__dataclass_fields__[name].metadata["kind"]
+    assert isinstance(kind, _Kind)
+    return kind
+
+
+def resolve(
+    arguments: Mapping[str, Any], environ: Mapping[str, str], config: str | None = None
+) -> Resolved:
+    """Read all sources.  Raises SettingError."""
+    layers: list[tuple[str, Mapping[str, Any]]] = [
+        ("environment", _conventions(environ)),
+        *_configuration(config),
+        ("environment", _from_environ(environ)),
+        ("command line", arguments),
+    ]
+    values: dict[str, Any] = {}
+    sources = {item.name: "default" for item in fields(Settings)}
+    for source, layer in layers:
+        for name, value in layer.items():
+            values[name] = _read(name, value, source)
+            sources[name] = source
+    return Resolved(Settings(**values), sources)
+
+
+def _read(name: str, value: Any, source: str) -> Any:
+    kind = kind_of(name)
+    try:
+        return kind.read(value)
+    except (ValueError, KeyError, TypeError):
+        raise SettingError(name, value, kind.allowed, source) from None
+
+
+def _conventions(environ: Mapping[str, str]) -> dict[str, Any]:
+    """What platforms set for every server: PORT and WEB_CONCURRENCY."""
+    values: dict[str, Any] = {}
+    if environ.get("PORT"):
+        values["bind"] = (f"0.0.0.0:{environ['PORT']}",)
+    if environ.get("WEB_CONCURRENCY"):
+        values["workers"] = environ["WEB_CONCURRENCY"]
+    return values
+
+
+def _from_environ(environ: Mapping[str, str]) -> dict[str, Any]:
+    names = {PREFIX + item.name.upper(): item.name for item in fields(Settings)}
+    return {name: environ[key] for key, name in names.items() if key in environ}
+
+
+def _configuration(config: str | None) -> list[tuple[str, Mapping[str, Any]]]:
+    if config is not None:
+        return [(config, _from_file(Path(config)))]
+    if Path(CONFIG_FILE).is_file():
+        return [(CONFIG_FILE, _from_file(Path(CONFIG_FILE)))]
+    if Path("pyproject.toml").is_file():
+        return [("pyproject.toml", _from_file(Path("pyproject.toml")))]
+    return []
+
+
+def _from_file(path: Path) -> Mapping[str, Any]:
+    try:
+        with path.open("rb") as file:
+            table = tomllib.load(file)
+    except OSError as error:
+        raise SettingError("config", str(path), os.strerror(error.errno or 0)) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingError("config", str(path), f"this is no TOML: {error}") from None
+    if path.name == "pyproject.toml":
+        table = table.get("tool", {}).get("gateway", {})
+    known = [item.name for item in fields(Settings)]
+    for name in table:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, 1)
+            hint = f"did you mean {near[0]}?" if near else f"allowed are {', '.join(known)}"
+            raise SettingError(name, table[name], f"there is no such setting; {hint}", str(path))
+    return table

@@ -1,0 +1,264 @@
+"""Listening sockets: create, inherit, replace a stale one, clean up."""
+
+from __future__ import annotations
+
+import errno
+import grp
+import os
+import pwd
+import socket
+import stat
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from gateway.addresses import Address
+
+SYSTEMD_FIRST_FD = 3
+
+
+class BindError(Exception):
+    """A socket cannot be had; the message is one line for the user."""
+
+
+class Listener:
+    """A listening socket and the protocol spoken on it."""
+
+    __slots__ = ("inode", "path", "protocol", "sock")
+
+    def __init__(self, sock: socket.socket, protocol: str, path: str = "") -> None:
+        self.sock = sock
+        self.protocol = protocol
+        self.path = path
+        self.inode = os.stat(path).st_ino if path else 0
+
+    def __str__(self) -> str:
+        return f"{self.protocol} on {describe(self.sock)}"
+
+    def close(self, *, unlink: bool) -> None:
+        """Close; remove the socket file if it is ours and still the one we made."""
+        self.sock.close()
+        if unlink and self.path:
+            try:
+                if os.stat(self.path).st_ino == self.inode:
+                    os.unlink(self.path)
+            except OSError:
+                pass  # somebody removed it before: what was wanted
+
+
+def describe(sock: socket.socket) -> str:
+    """The address of a socket as people write it."""
+    name = sock.getsockname()
+    if sock.family == socket.AF_UNIX:
+        text = os.fsdecode(name)
+        return f"unix:{'@' + text[1:] if text.startswith(chr(0)) else text}"
+    if sock.family == socket.AF_INET6:
+        return f"[{name[0]}]:{name[1]}"
+    return f"{name[0]}:{name[1]}"
+
+
+def open_listeners(addresses: Sequence[Address], backlog: int) -> list[Listener]:
+    """Listen on every address.  Raises BindError; then nothing stays open."""
+    listeners: list[Listener] = []
+    try:
+        for address in addresses:
+            listeners += _open(address, address.backlog or backlog)
+    except BaseException:
+        for listener in listeners:
+            listener.close(unlink=True)
+        raise
+    return listeners
+
+
+def _open(address: Address, backlog: int) -> list[Listener]:
+    if address.kind == "unix":
+        return [_open_unix(address, backlog)]
+    if address.kind == "fd":
+        return [Listener(inherit(address.number), address.protocol)]
+    if address.kind == "systemd":
+        numbers = systemd_descriptors(os.environ, address.path)
+        if not numbers:
+            raise BindError(
+                f"systemd handed over no socket{' named ' + address.path if address.path else ''} "
+                "(LISTEN_FDS, LISTEN_PID)"
+            )
+        return [Listener(inherit(number), address.protocol) for number in numbers]
+    return _open_tcp(address, backlog)
+
+
+def _open_tcp(address: Address, backlog: int) -> list[Listener]:
+    where = f"{address.host or '*'}:{address.port}"
+    try:
+        found = socket.getaddrinfo(
+            address.host or None,
+            address.port,
+            type=socket.SOCK_STREAM,
+            flags=socket.AI_PASSIVE,
+        )
+    except socket.gaierror as error:
+        raise BindError(f"cannot listen on {where}: {error.strerror}") from None
+    if not address.host:
+        found = [item for item in found if item[0] == socket.AF_INET]
+    listeners: list[Listener] = []
+    for family, kind, proto, _, target in dict.fromkeys(found):
+        sock = socket.socket(family, kind, proto)
+        try:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            sock.bind(target)
+            # Inherited by what is accepted: without it a kept FastCGI
+            # connection costs 44 ms a request (Nagle against delayed ACK).
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            sock.listen(backlog)
+            sock.setblocking(False)
+        except OSError as error:
+            sock.close()
+            for listener in listeners:
+                listener.close(unlink=False)
+            raise BindError(f"cannot listen on {where}: {_reason(error)}") from None
+        listeners.append(Listener(sock, address.protocol))
+        if address.port == 0:
+            break
+    return listeners
+
+
+def _reason(error: OSError) -> str:
+    if error.errno == errno.EADDRINUSE:
+        return "the address is in use"
+    return (error.strerror or str(error)).lower()
+
+
+def _open_unix(address: Address, backlog: int) -> Listener:
+    abstract = address.path.startswith("@")
+    path = "\0" + address.path[1:] if abstract else os.path.abspath(address.path)
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        if not abstract:
+            _remove_stale(path)
+        # The file must never be more open than asked for, not even for a moment.
+        umask = os.umask(0o777 & ~address.mode)
+        try:
+            sock.bind(path)
+        finally:
+            os.umask(umask)
+        if not abstract:
+            _own(path, address)
+        sock.listen(backlog)
+        sock.setblocking(False)
+    except OSError as error:
+        sock.close()
+        raise BindError(f"cannot listen on unix:{address.path}: {_reason(error)}") from None
+    except BaseException:
+        sock.close()
+        raise
+    return Listener(sock, address.protocol, "" if abstract else path)
+
+
+def _remove_stale(path: str) -> None:
+    """Remove a socket file that nobody listens on; never a live one, never another file."""
+    try:
+        mode = os.stat(path).st_mode
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(mode):
+        raise BindError(f"cannot listen on unix:{path}: there is a file that is no socket")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)
+        try:
+            probe.connect(path)
+        except ConnectionRefusedError:
+            os.unlink(path)
+            return
+        except BlockingIOError:
+            pass  # its backlog is full: very much alive
+    raise BindError(f"cannot listen on unix:{path}: another server listens there")
+
+
+def _own(path: str, address: Address) -> None:
+    try:
+        owner = pwd.getpwnam(address.owner).pw_uid if address.owner else -1
+        group = grp.getgrnam(address.group).gr_gid if address.group else -1
+    except KeyError as error:
+        os.unlink(path)
+        raise BindError(f"cannot listen on unix:{path}: {error.args[0]}") from None
+    if owner != -1 or group != -1:
+        os.chown(path, owner, group)
+    os.chmod(path, address.mode)
+
+
+def is_listening(number: int) -> bool:
+    """Whether a descriptor is a listening stream socket."""
+    try:
+        if not stat.S_ISSOCK(os.fstat(number).st_mode):
+            return False
+        with socket.socket(fileno=os.dup(number)) as sock:
+            return bool(sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
+    except OSError:
+        return False
+
+
+def inherit(number: int) -> socket.socket:
+    """Take over an inherited listening socket.  Raises BindError."""
+    if not is_listening(number):
+        raise BindError(f"descriptor {number} is no listening socket")
+    sock = socket.socket(fileno=number)
+    sock.setblocking(False)
+    sock.set_inheritable(False)
+    if sock.family in (socket.AF_INET, socket.AF_INET6):
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return sock
+
+
+def systemd_descriptors(environ: Mapping[str, str], name: str = "") -> list[int]:
+    """Descriptors passed by socket activation (sd_listen_fds(3)), by name if one is given."""
+    if environ.get("LISTEN_PID") != str(os.getpid()):
+        return []
+    count = environ.get("LISTEN_FDS", "")
+    numbers = range(SYSTEMD_FIRST_FD, SYSTEMD_FIRST_FD + (int(count) if count.isdigit() else 0))
+    if not name:
+        return list(numbers)
+    names = environ.get("LISTEN_FDNAMES", "").split(":")
+    return [number for number, known in zip(numbers, names, strict=False) if known == name]
+
+
+def inherited_addresses(protocol: str, *, chosen: bool) -> list[Address]:
+    """What to listen on when no bind is given: systemd's sockets, or descriptor 0.
+
+    Descriptor 0 is where spawn-fcgi and mod_fcgid put the socket of a FastCGI
+    application (FastCGI specification section 2.2), so it speaks FastCGI unless
+    a protocol was chosen.
+    """
+    if systemd_descriptors(os.environ):
+        return [Address(protocol, "systemd")]
+    if is_listening(0):
+        return [Address(protocol if chosen else "fastcgi", "fd")]
+    return []
+
+
+def write_pidfile(path: str) -> None:
+    """Write the process id; refuse to replace that of a running process.
+
+    Raises BindError.
+    """
+    try:
+        text = Path(path).read_text(encoding="ascii", errors="replace").strip()
+    except FileNotFoundError:
+        text = ""
+    except OSError as error:
+        raise BindError(f"cannot read the pidfile {path}: {_reason(error)}") from None
+    if text.isdigit() and int(text) != os.getpid() and _is_alive(int(text)):
+        raise BindError(f"the pidfile {path} belongs to running process {text}")
+    try:
+        Path(path).write_text(f"{os.getpid()}\n", encoding="ascii")
+    except OSError as error:
+        raise BindError(f"cannot write the pidfile {path}: {_reason(error)}") from None
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
