@@ -7,6 +7,7 @@ import os
 import re
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from time import localtime, strftime, time
 from typing import TYPE_CHECKING, Any
 
@@ -85,7 +86,8 @@ def _getter(atom: str) -> Getter:
         return _response_header(atom[1:-2].lower())
     raise FormatError(
         f"%({atom})s is no field of the access log; there are "
-        f"{', '.join(f'%({name})s' for name in _ATOMS)}, %({{name}}i)s, %({{name}}o)s, %({{name}}e)s"
+        f"{', '.join(f'%({name})s' for name in _ATOMS)} and %({{name}}i)s, %({{name}}o)s, "
+        "%({name}e)s"
     )
 
 
@@ -170,7 +172,5 @@ class AccessLog:
     def log(self, exchange: Exchange, took: float) -> None:
         """Write the line of a finished request; a full disk ends no request."""
         line = self._line(exchange, time(), took) + "\n"
-        try:
+        with suppress(OSError):
             os.write(self._number, line.encode("utf-8", "backslashreplace"))
-        except OSError:
-            pass

@@ -8,7 +8,12 @@ from __future__ import annotations
 
 import tempfile
 from io import BytesIO
-from typing import IO, BinaryIO
+from typing import IO, TYPE_CHECKING, Any, BinaryIO
+
+from protocols.model import Body, Data, Request
+
+if TYPE_CHECKING:
+    from gateway.settings import Settings
 
 
 class Spool:
@@ -40,3 +45,46 @@ class Spool:
     def close(self) -> None:
         """Drop a body that nobody will read."""
         self._file.close()
+
+
+class Intake:
+    """A request whose body, and data of the Filter role, still arrive."""
+
+    __slots__ = ("_body", "_data", "_settings", "request")
+
+    def __init__(self, request: Request, settings: Settings) -> None:
+        self.request = request
+        self._settings = settings
+        self._body = self._spool()
+        self._data: Spool | None = None
+
+    def _spool(self) -> Spool:
+        return Spool(self._settings.body_buffer_size, self._settings.body_spool_dir)
+
+    @property
+    def size(self) -> int:
+        """Bytes of the body so far."""
+        return self._body.size
+
+    def take(self, event: Body) -> bool:
+        """Take a piece; True if it was the last.  Raises OSError if the disk is full."""
+        if type(event) is Data:
+            if self._data is None:
+                self._data = self._spool()
+            self._data.write(event.data)
+        else:
+            self._body.write(event.data)
+        return not event.more
+
+    def finish(self) -> BinaryIO | IO[bytes]:
+        """The body; a Filter's data goes into the environ."""
+        if self._data is not None:
+            environ: dict[str, Any] = self.request.environ
+            environ["gateway.fastcgi_data"] = self._data.finish()
+        return self._body.finish()
+
+    def close(self) -> None:
+        """Drop what nobody will read."""
+        self._body.close()
+        if self._data is not None:
+            self._data.close()

@@ -175,7 +175,7 @@ def _check(settings: Settings) -> int:
         except LoadError as error:
             return _fail(EXIT_LOAD, error)
         except Exception:  # noqa: BLE001 - the application's own fault, whatever it is
-            sys.excepthook(*sys.exc_info())  # type: ignore[arg-type]
+            sys.excepthook(*sys.exc_info())
             return EXIT_LOAD
     click.echo("the configuration is good")
     return 0

@@ -12,20 +12,20 @@ from __future__ import annotations
 import socket
 import struct
 from collections import deque
-from collections.abc import Callable
 from contextlib import suppress
 from io import BytesIO
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from gateway.body import Spool
+from gateway.body import Intake
 from gateway.channel import Channel, ClientDisconnected
 from gateway.poller import READ, WRITE
 from gateway.wsgi import Exchange
 from protocols.detect import explain
-from protocols.model import UNKNOWN, Abort, Codec, Data, Event, ProtocolError, Request
+from protocols.model import UNKNOWN, Abort, Body, Event, ProtocolError, Request
 
 if TYPE_CHECKING:
+    from gateway.service import Service
     from gateway.worker import Worker
 
 #: Enough for most heads; while a body arrives more is read at once.
@@ -44,44 +44,6 @@ LINGER_TOTAL = 30.0
 _FIRST_BYTES = 24
 
 _RESET = struct.pack("ii", 1, 0)
-
-
-class Service:
-    """What the connections of one listening socket have in common."""
-
-    __slots__ = ("base", "codec_class", "keepalive", "limits", "normalise", "protocol")
-
-    def __init__(
-        self,
-        protocol: str,
-        codec_class: type[Codec],
-        limits: Any,
-        base: dict[str, Any],
-        normalise: Callable[[dict[str, str]], None] | None,
-        keepalive: float,
-    ) -> None:
-        self.protocol = protocol
-        self.codec_class = codec_class
-        self.limits = limits
-        self.base = base
-        self.normalise = normalise
-        self.keepalive = keepalive
-
-
-class _Intake:
-    """A request whose body still arrives."""
-
-    __slots__ = ("data", "request", "spool")
-
-    def __init__(self, request: Request, spool: Spool) -> None:
-        self.request = request
-        self.spool = spool
-        self.data: Spool | None = None
-
-    def close(self) -> None:
-        self.spool.close()
-        if self.data is not None:
-            self.data.close()
 
 
 class Connection(Channel):
@@ -118,7 +80,7 @@ class Connection(Channel):
     ) -> None:
         super().__init__(sock, worker.settings)
         self.worker = worker
-        self.service = service
+        self.service: Service = service
         self.base = base
         self.peer = peer
         self.number = sock.fileno()
@@ -126,7 +88,7 @@ class Connection(Channel):
         self.slots = service.limits.multiplex if self.codec.concurrent else 1
         #: Requests, and what the protocol says between answers, in order.
         self.pending: deque[Request | bytes] = deque()
-        self.intake: dict[int, _Intake] = {}
+        self.intake: dict[int, Intake] = {}
         self.running: dict[int, Request] = {}
         self.active = 0
         self.interest = READ
@@ -181,15 +143,24 @@ class Connection(Channel):
         self.since = self.worker.now
 
     def _receive(self, data: bytes) -> None:
-        refused = None
         codec = self.codec
         if self.first is not None:
             self.first = (self.first + data[:_FIRST_BYTES])[:_FIRST_BYTES]
         try:
             events = codec.receive(data)
         except ProtocolError as error:
-            events = error.events
-            refused = error
+            self._take_all(error.events)
+            self._refuse(error)
+        else:
+            self._take_all(events)
+            if codec.closing and codec.concurrent:
+                self.closing = True
+        if self.pending:
+            self.pump()
+        if self.closing or self.output or len(self.pending) > _MOST_PENDING:
+            self.settle()
+
+    def _take_all(self, events: list[Event]) -> None:
         if events:
             self.first = None
             self.partial = False
@@ -199,74 +170,54 @@ class Connection(Channel):
         elif self.intake or not self.partial:
             self.partial = not self.intake
             self.since = self.worker.now
-        if codec.outbox:
-            self._say(codec.outbox)
-            codec.outbox = b""
-        if refused is not None:
-            self._refuse(refused)
-        elif codec.closing and codec.concurrent:
-            self.closing = True
-        if self.pending:
-            self.pump()
-        if self.closing or self.output or len(self.pending) > _MOST_PENDING:
-            self.settle()
+        if self.codec.outbox:
+            self._say(self.codec.outbox)
+            self.codec.outbox = b""
 
     def _take(self, event: Event) -> None:
-        if type(event) is Request:
+        if isinstance(event, Request):
             if event.more:
                 self.read_size = _BODY_READ_SIZE
-                spool = Spool(self.settings.body_buffer_size, self.settings.body_spool_dir)
-                self.intake[event.stream] = _Intake(event, spool)
-                self._spool(event.stream, spool, event.body)
+                self.intake[event.stream] = Intake(event, self.settings)
+                self._more(Body(event.stream, event.body, True))
             else:
                 self._ready(event, BytesIO(event.body), len(event.body))
-        elif type(event) is Abort:
+        elif isinstance(event, Abort):
             self._abort(event.stream)
         else:
-            self._more(event)  # type: ignore[arg-type]
+            self._more(event)
 
-    def _more(self, event: Any) -> None:
+    def _more(self, event: Body) -> None:
         intake = self.intake.get(event.stream)
         if intake is None:
             return
-        spool = intake.spool
-        if type(event) is Data:
-            if intake.data is None:
-                intake.data = Spool(self.settings.body_buffer_size, self.settings.body_spool_dir)
-            spool = intake.data
-        if not self._spool(event.stream, spool, event.data) or event.more:
-            return
-        del self.intake[event.stream]
-        if not self.intake:
-            self.read_size = _READ_SIZE
-        request = intake.request
-        if intake.data is not None:
-            request.environ["gateway.fastcgi_data"] = intake.data.finish()  # type: ignore[assignment]
-        self._ready(request, intake.spool.finish(), intake.spool.size)
-
-    def _spool(self, stream: int, spool: Spool, data: bytes) -> bool:
         try:
-            spool.write(data)
+            whole = intake.take(event)
         except OSError as error:
-            self.worker.log.error("%s: a request body cannot be kept: %s", self.peer, error)
-            intake = self.intake.pop(stream)
-            intake.close()
-            intake.request.keep_alive = False
-            answer = self.codec.reply(
-                intake.request,
-                "507 Insufficient Storage",
-                [("Content-Type", "text/plain")],
-                b"The request body cannot be kept.\n",
-            )
-            self._say(answer)
-            if not self.codec.concurrent:
-                self._stop_reading()
-            return False
-        return True
+            self._cannot_keep(intake, error)
+            return
+        if whole:
+            del self.intake[event.stream]
+            if not self.intake:
+                self.read_size = _READ_SIZE
+            self._ready(intake.request, intake.finish(), intake.size)
+
+    def _cannot_keep(self, intake: Intake, error: OSError) -> None:
+        """The disk for request bodies is full: this request ends, nothing else does."""
+        self.worker.log.error("%s: a request body cannot be kept: %s", self.peer, error)
+        request = intake.request
+        self.intake.pop(request.stream, None)
+        intake.close()
+        request.keep_alive = False
+        headers = [("Content-Type", "text/plain")]
+        body = b"The request body cannot be kept.\n"
+        self._say(self.codec.reply(request, "507 Insufficient Storage", headers, body))
+        if not self.codec.concurrent:
+            self._stop_reading()
 
     def _ready(self, request: Request, body: Any, size: int) -> None:
         """The request is whole: it may run."""
-        environ: dict[str, Any] = request.environ  # type: ignore[assignment]
+        environ: dict[str, Any] = request.environ
         environ["wsgi.input"] = body
         if request.length == UNKNOWN and size:
             environ["CONTENT_LENGTH"] = str(size)
@@ -517,9 +468,8 @@ class Connection(Channel):
         elif self.intake:
             if waited > settings.client_body_timeout:
                 self._time_out("the request body did not arrive in time")
-        elif self.partial:
-            if waited > settings.client_header_timeout:
-                self._time_out("the request did not arrive in time")
+        elif self.partial and waited > settings.client_header_timeout:
+            self._time_out("the request did not arrive in time")
         elif waited > self.service.keepalive or self.worker.may_drop_idle(now):
             self.closing = True
             self.settle()

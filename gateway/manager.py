@@ -144,7 +144,7 @@ class Manager:
     # Signals
 
     def _handle_signals(self) -> None:
-        handlers = {
+        handlers: dict[int, Callable[[], None]] = {
             signal.SIGTERM: lambda: self._stop(signal.SIGTERM),
             signal.SIGINT: lambda: self._stop(signal.SIGQUIT),
             signal.SIGQUIT: lambda: self._stop(signal.SIGQUIT),
@@ -154,7 +154,7 @@ class Manager:
             signal.SIGTTOU: lambda: self._resize(-1),
         }
         while self._signals:
-            handler = handlers.get(signal.Signals(self._signals.pop(0)))
+            handler = handlers.get(self._signals.pop(0))
             if handler is not None:
                 handler()
 

@@ -122,9 +122,9 @@ class Output:
         return count
 
     def _send_pieces(self, sock: socket.socket) -> int:
-        pieces = []
+        pieces: list[memoryview] = []
         for chunk in islice(self._chunks, _BATCH):
-            if type(chunk) is FileRange:
+            if not isinstance(chunk, memoryview):
                 break
             pieces.append(chunk)
         sent = left = sock.sendmsg(pieces)

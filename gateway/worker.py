@@ -24,19 +24,15 @@ from time import monotonic, time
 from typing import Any
 from wsgiref.handlers import format_date_time
 
-from gateway import __version__
 from gateway.accesslog import AccessLog
-from gateway.connection import Connection, Service
-from gateway.environ import cgi_normaliser, http_mounter
+from gateway.connection import Connection
 from gateway.errorlog import ErrorStream, reopen
 from gateway.loader import LoadError, load_application
 from gateway.poller import READ, make_poller
+from gateway.service import Service
 from gateway.settings import Settings
 from gateway.sockets import Listener
-from gateway.wsgi import FileWrapper
-from protocols import codec_class
 from protocols.http1 import Http1Codec
-from protocols.model import Limits
 
 #: Exit codes of a worker.
 EXIT_OK = 0
@@ -55,20 +51,6 @@ _ACCEPT_REST = 1.0
 
 #: Connections accepted in one turn: all that wait if there is no other worker.
 _ACCEPT_ALONE = 64
-
-
-def limits_of(settings: Settings) -> Limits:
-    """The bounds that the codecs know of."""
-    return Limits(
-        request_line=settings.limit_request_line,
-        request_fields=settings.limit_request_fields,
-        request_field_size=settings.limit_request_field_size,
-        request_header_total=settings.limit_request_header_total,
-        request_body=settings.limit_request_body,
-        multiplex=settings.fastcgi_multiplex_max,
-        connections=settings.worker_connections,
-        roles=settings.fastcgi_roles,
-    )
 
 
 class Worker:
@@ -124,8 +106,10 @@ class Worker:
             with suppress(OSError):
                 self._pipe.sendall(text.encode("utf-8", "backslashreplace"))
             return EXIT_LOAD
+        errors = ErrorStream(self.log)
         for number in self._listeners:
-            self._services[number] = self._make_service(self._listeners[number])
+            protocol = self._listeners[number].protocol
+            self._services[number] = Service(protocol, self.settings, errors)
         self.poller.register(self._wake_reader.fileno(), READ)
         self.poller.register(self._pipe.fileno(), READ)
         self._start_pool()
@@ -219,10 +203,13 @@ class Worker:
                 self._review_accepting(now)
             if now >= next_sweep or self._stopping:
                 next_sweep = now + _TICK
-                for connection in list(connections.values()):
-                    connection.sweep(now)
+                self._sweep(now)
             if self.retiring and (not connections or now >= self._deadline):
                 break
+
+    def _sweep(self, now: float) -> None:
+        for connection in list(self._connections.values()):
+            connection.sweep(now)
 
     def _other_event(self, number: int) -> None:
         if number in self._listeners:
@@ -320,29 +307,6 @@ class Worker:
         connection = Connection(self, service, sock, peer, base)
         self._connections[connection.number] = connection
         self.poller.register(connection.number, READ)
-
-    def _make_service(self, listener: Listener) -> Service:
-        settings = self.settings
-        found = codec_class(listener.protocol)
-        base: dict[str, Any] = {
-            "GATEWAY_INTERFACE": "CGI/1.1",
-            "wsgi.version": (1, 0),
-            "wsgi.errors": ErrorStream(self.log),
-            "wsgi.multithread": settings.threads > 1,
-            "wsgi.multiprocess": settings.workers > 1,
-            "wsgi.run_once": False,
-            "wsgi.file_wrapper": FileWrapper,
-            "wsgi.input_terminated": True,
-        }
-        if found.origin:
-            base |= {"SERVER_SOFTWARE": f"gateway/{__version__}", "wsgi.url_scheme": "http"}
-            normalise = http_mounter(settings.script_name)
-            keepalive = settings.keepalive
-        else:
-            normalise = cgi_normaliser(settings.script_name, settings.path_info_source)
-            keepalive = settings.fastcgi_keepalive
-        limits = limits_of(settings)
-        return Service(listener.protocol, found, limits, base, normalise, keepalive)
 
     # The pool
 

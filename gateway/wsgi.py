@@ -103,13 +103,13 @@ class Exchange:
         self.connection = connection
         self.codec = connection.codec
         self.worker = connection.worker
-        self.request = request
+        self.request: Request = request
         self.status: str | None = None
         self.headers: list[tuple[str, str]] = []
         self.iterable: Any = None
         self.started = False  # the head is out
         self.deferred = False  # the loop sends a file and then finishes
-        self.sent = 0
+        self.sent: int = 0
         self.serial = next(connection.worker.serial)
         self.errors: _Buffered | None = None
 
@@ -120,7 +120,7 @@ class Exchange:
         request = self.request
         if self.worker.retiring:
             request.keep_alive = False
-        body = request.environ["wsgi.input"]
+        body: Any = request.environ["wsgi.input"]
         try:
             self._call()
         except ClientDisconnected as error:
@@ -133,13 +133,13 @@ class Exchange:
         finally:
             self._close_iterable()
             if type(body) is not BytesIO:
-                body.close()  # type: ignore[attr-defined]
+                body.close()
         if access is not None:
             access.log(self, perf_counter() - begun)
 
     def _call(self) -> None:
         connection = self.connection
-        environ: dict[str, Any] = self.request.environ  # type: ignore[assignment]
+        environ: dict[str, Any] = self.request.environ
         environ.update(connection.base)
         normalise = connection.service.normalise
         if normalise is not None:
@@ -166,7 +166,7 @@ class Exchange:
         headers: list[tuple[str, str]],
         exc_info: ExcInfo | None = None,
     ) -> Callable[[bytes], None]:
-        """PEP 3333 "The start_response() Callable"; errors in the head are raised here."""
+        """Take the head (PEP 3333); what is wrong with it is raised here."""
         if exc_info is not None:
             try:
                 if self.started:
@@ -182,7 +182,7 @@ class Exchange:
         return self.write
 
     def write(self, data: bytes) -> None:
-        """PEP 3333 "The write() Callable": send at once."""
+        """Send at once (PEP 3333, the ``write`` callable)."""
         if not isinstance(data, bytes):
             raise TypeError(f"write() takes bytes, not {type(data).__name__}")
         if data and self._send(data):
@@ -284,9 +284,7 @@ class Exchange:
         if request.remaining > 0 and not request.head_only:
             if out:
                 self.connection.write(out)
-            self._log_error(
-                "the answer is %d bytes shorter than its Content-Length", request.remaining
-            )
+            self._log_error(f"the answer is {request.remaining} bytes shorter than announced")
             self.connection.cut(request)
             return
         if self.errors is not None and self.errors.parts:
@@ -353,14 +351,14 @@ class Exchange:
         """The request's id, as the logs give it."""
         return f"{os.getpid()}-{self.serial}"
 
-    def _log_error(self, text: str, *values: object, traceback: bool = False) -> None:
+    def _log_error(self, text: str, *, traceback: bool = False) -> None:
         environ = self.request.environ
         self.worker.log.error(
-            "[%s] %s %s from %s: " + text,
+            "[%s] %s %s from %s: %s",
             self.identity(),
             environ.get("REQUEST_METHOD", "-"),
             environ.get("REQUEST_URI", "-"),
             self.connection.peer,
-            *values,
+            text,
             exc_info=sys.exc_info() if traceback else None,
         )

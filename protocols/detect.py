@@ -46,7 +46,7 @@ _TLS_ALERT = b"\x15\x03\x01\x00\x02\x02\x46"
 _GOAWAY = b"\0\0\0\4\0\0\0\0\0" + b"\0\0\x08\7\0\0\0\0\0" + pack_bytes(">II", 0, 0x0D)
 
 
-def identify(first: bytes) -> str | None:
+def identify(first: bytes) -> str | None:  # noqa: PLR0911 - one line a protocol
     """The protocol that starts with these bytes, or None if it cannot be told."""
     if first[:2] == b"\x16\x03":
         return "tls"

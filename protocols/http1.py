@@ -32,6 +32,7 @@ from protocols.http1_head import (
     NAMES,
     check_coding,
     check_host,
+    check_line_ends,
     check_partial,
     check_sizes,
     malformed_line,
@@ -224,8 +225,9 @@ class Http1Codec(Codec):
         except httptools.HttpParserInvalidMethodError:
             if TOKEN.fullmatch(method):
                 raise refusal(501, "the method is not implemented") from None
-            raise malformed_line(method, "the method is malformed") from None
+            raise malformed_line(head, "the method is malformed") from None
         except httptools.HttpParserError as error:
+            check_line_ends(head)
             coding = environ.get(_TRANSFER_ENCODING)
             if coding is not None and "invalid `Transfer-Encoding`" in str(error):
                 check_coding(coding, version)
@@ -307,12 +309,12 @@ class Http1Codec(Codec):
         assert request is not None
         tail = self._tail
         end = data.find(_END_OF_HEAD, position) + 4
+        if end == 3:
+            end = len(data)
         if tail:
             across = (tail + data[position : position + 3]).find(_END_OF_HEAD) + 4
             if across != 3:
                 end = position + across - len(tail)
-        if end == 3:
-            end = len(data)
         piece = data[position:end]
         self._tail = (tail + piece)[-3:] if len(piece) < 3 else piece[-3:]
         received = self._received

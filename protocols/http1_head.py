@@ -104,12 +104,8 @@ def check_partial(head: bytearray, start: int, limits: Limits) -> None:
     ``start`` is how far earlier calls looked.
     """
     if start == 0 and TOKEN.match(chr(head[0])) is None:
-        raise malformed_line(chr(head[0]), "")
-    feed = head.find(b"\n", start)
-    while feed >= 0:
-        if feed == 0 or head[feed - 1] != 13:
-            raise refusal(400, "a line ends without a carriage return")
-        feed = head.find(b"\n", feed + 1)
+        raise malformed_line(head, "")
+    check_line_ends(head, start)
     if start <= limits.request_line + 1:  # else the end of the line was seen
         line = head.find(b"\r\n", 0, limits.request_line + 2)
         if line < 0:
@@ -119,6 +115,15 @@ def check_partial(head: bytearray, start: int, limits: Limits) -> None:
             split_request_line(bytes(head[:line]))
     if len(head) > limits.request_header_total:
         raise refusal(431, "the request head is too large")
+
+
+def check_line_ends(head: bytes | bytearray, start: int = 0) -> None:
+    """Refuse a line feed alone from ``start`` on (RFC 9112 section 2.2)."""
+    feed = head.find(b"\n", start)
+    while feed >= 0:
+        if feed == 0 or head[feed - 1] != 13:
+            raise refusal(400, "a line ends without a carriage return")
+        feed = head.find(b"\n", feed + 1)
 
 
 def check_sizes(head: bytes, line: int, limits: Limits) -> None:
@@ -136,9 +141,13 @@ def check_sizes(head: bytes, line: int, limits: Limits) -> None:
             raise refusal(431, "a header field is too large")
 
 
-def malformed_line(line: str, reason: str) -> ProtocolError:
+def malformed_line(line: bytes | bytearray, reason: str) -> ProtocolError:
     """Refuse a request line; one that starts with no token is no HTTP at all."""
-    return refusal(400, reason if TOKEN.match(line) else "this is no HTTP request")
+    if TOKEN.match(line[:1].decode("latin-1")) is None:
+        reason = "this is no HTTP request"
+    elif b"\n" in line:
+        reason = "a line ends without a carriage return"
+    return refusal(400, reason)
 
 
 def split_request_line(line: bytes) -> tuple[str, str, str]:
@@ -146,11 +155,11 @@ def split_request_line(line: bytes) -> tuple[str, str, str]:
     try:
         method, target, version = line.decode("latin-1").split(" ")
     except ValueError:
-        raise malformed_line(line.decode("latin-1"), "the request line is malformed") from None
+        raise malformed_line(line, "the request line is malformed") from None
     if version not in ("HTTP/1.1", "HTTP/1.0"):
         if _OTHER_VERSION.fullmatch(version):
             raise refusal(505, f"HTTP/1.1 is spoken here, not {version}")
-        raise malformed_line(method, "the request line is malformed")
+        raise malformed_line(line, "the request line is malformed")
     if method == "CONNECT":
         raise refusal(501, "CONNECT is not implemented")
     return method, target, version

@@ -1,0 +1,60 @@
+"""What all connections of one listening socket have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from gateway import __version__
+from gateway.environ import cgi_normaliser, http_mounter
+from gateway.errorlog import ErrorStream
+from gateway.settings import Settings
+from gateway.wsgi import FileWrapper
+from protocols import codec_class
+from protocols.model import Codec, Limits
+
+Normaliser = Callable[[dict[str, str]], None]
+
+
+def limits_of(settings: Settings) -> Limits:
+    """The bounds that the codecs know of."""
+    return Limits(
+        request_line=settings.limit_request_line,
+        request_fields=settings.limit_request_fields,
+        request_field_size=settings.limit_request_field_size,
+        request_header_total=settings.limit_request_header_total,
+        request_body=settings.limit_request_body,
+        multiplex=settings.fastcgi_multiplex_max,
+        connections=settings.worker_connections,
+        roles=settings.fastcgi_roles,
+    )
+
+
+class Service:
+    """Codec, limits and the common part of the environ of one listening socket."""
+
+    __slots__ = ("base", "codec_class", "keepalive", "limits", "normalise", "protocol")
+
+    def __init__(self, protocol: str, settings: Settings, errors: ErrorStream) -> None:
+        self.protocol: str = protocol
+        self.codec_class: type[Codec] = codec_class(protocol)
+        self.limits = limits_of(settings)
+        self.normalise: Normaliser | None
+        self.base: dict[str, Any] = {
+            "GATEWAY_INTERFACE": "CGI/1.1",
+            "wsgi.version": (1, 0),
+            "wsgi.errors": errors,
+            "wsgi.multithread": settings.threads > 1,
+            "wsgi.multiprocess": settings.workers > 1,
+            "wsgi.run_once": False,
+            "wsgi.file_wrapper": FileWrapper,
+            "wsgi.input_terminated": True,
+        }
+        if self.codec_class.origin:
+            self.base["SERVER_SOFTWARE"] = f"gateway/{__version__}"
+            self.base["wsgi.url_scheme"] = "http"
+            self.normalise = http_mounter(settings.script_name)
+            self.keepalive = settings.keepalive
+        else:
+            self.normalise = cgi_normaliser(settings.script_name, settings.path_info_source)
+            self.keepalive = settings.fastcgi_keepalive
