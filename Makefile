@@ -1,0 +1,53 @@
+# Two commands do everything on a fresh machine: make run, make test.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
+
+.PHONY: run test check bench clean system-packages
+
+run: $(BIN)/gateway
+	@echo 'Open http://127.0.0.1:8000/ (the same application answers FastCGI on 127.0.0.1:9000'
+	@echo 'and SCGI on 127.0.0.1:4000). Stop with Ctrl-C.'
+	@exec $(BIN)/gateway examples/hello.py --workers 2 --accesslog - \
+		--bind http://127.0.0.1:8000 --bind fastcgi://127.0.0.1:9000 --bind scgi://127.0.0.1:4000
+
+$(BIN)/gateway: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable .
+	@touch $@
+
+$(VENV)/.test: pyproject.toml | $(BIN)/gateway
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[test]'
+	@touch $@
+
+# Real front ends and a real FastCGI client, from the distribution.
+system-packages:
+	@if command -v apt-get >/dev/null; then \
+		for program in nginx apache2 cgi-fcgi curl; do \
+			PATH=$$PATH:/usr/sbin command -v $$program >/dev/null || missing=yes; \
+		done; \
+		if [ -n "$$missing" ]; then \
+			$(SUDO) apt-get update -qq && \
+			DEBIAN_FRONTEND=noninteractive $(SUDO) apt-get install -y -qq --no-install-recommends \
+				nginx apache2 libfcgi-bin curl >/dev/null; \
+		fi; \
+	else \
+		echo 'no apt-get here: tests of servers that are not installed are skipped'; \
+	fi
+
+check: $(VENV)/.test
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: system-packages check
+	$(BIN)/pytest
+
+bench: $(VENV)/.test
+	$(BIN)/python -m benchmarks
+
+clean:
+	rm -rf $(VENV) build *.egg-info
