@@ -9,6 +9,7 @@ from __future__ import annotations
 import select
 import socket
 from threading import Lock
+from time import monotonic
 from typing import TYPE_CHECKING
 
 from gateway.output import FileRange, Output
@@ -24,7 +25,7 @@ class ClientDisconnected(ConnectionError):
 class Channel:
     """A non-blocking socket and what waits to be sent on it."""
 
-    __slots__ = ("gone", "lock", "output", "settings", "sock")
+    __slots__ = ("gone", "lock", "output", "progress", "settings", "sock")
 
     def __init__(self, sock: socket.socket, settings: Settings) -> None:
         self.sock = sock
@@ -32,6 +33,8 @@ class Channel:
         self.lock = Lock()
         self.output = Output(settings.body_buffer_size, settings.body_spool_dir)
         self.gone = False
+        #: When the peer last took something, or was first asked to (monotonic).
+        self.progress = 0.0
 
     def send_later(self) -> None:
         """Have the loop send what is queued; called without the lock."""
@@ -50,7 +53,7 @@ class Channel:
             try:
                 if output:
                     output.append(data)
-                    output.flush(self.sock)
+                    self._flush()
                 else:
                     try:
                         sent = self.sock.send(data)
@@ -58,6 +61,7 @@ class Channel:
                         sent = 0
                     if sent == len(data):
                         return
+                    self.progress = monotonic()
                     output.append(memoryview(data)[sent:])
             except OSError as error:
                 self._drop()
@@ -82,8 +86,9 @@ class Channel:
                 self._drop()
                 raise
             output.append_file(piece)
+            self.progress = monotonic()
             try:
-                output.flush(self.sock)
+                self._flush()
             except OSError as error:
                 self._drop()
                 raise ClientDisconnected(str(error)) from None
@@ -95,7 +100,7 @@ class Channel:
             if self.gone:
                 raise ClientDisconnected("the peer is gone")
             try:
-                self.output.flush(self.sock)
+                self._flush()
             except OSError as error:
                 self._drop()
                 raise ClientDisconnected(str(error)) from None
@@ -107,6 +112,12 @@ class Channel:
         """Let go of the files that are sent; called without the lock."""
         while self.output.released:
             self.output.released.pop()()
+
+    def _flush(self) -> None:
+        size = self.output.size
+        self.output.flush(self.sock)
+        if self.output.size < size:
+            self.progress = monotonic()
 
     def _drop(self) -> None:
         self.gone = True

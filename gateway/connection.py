@@ -140,7 +140,6 @@ class Connection(Channel):
                 self.settle()
         except ClientDisconnected:
             self.lose()
-        self.since = self.worker.now
 
     def _receive(self, data: bytes) -> None:
         codec = self.codec
@@ -347,13 +346,13 @@ class Connection(Channel):
         return None
 
     def _serve(self, item: Request | bytes) -> None:
+        if self.ending and self.slots == 1:
+            return
         if type(item) is bytes:
             with suppress(ClientDisconnected):
                 self.write(item)
             return
         assert type(item) is Request
-        if self.ending and self.slots == 1:
-            return
         Exchange(self, item).run()
         self.since = monotonic()
         if not item.keep_alive:
@@ -460,7 +459,7 @@ class Connection(Channel):
             if waited > LINGER_READ or now > self.linger_until:
                 self.close()
         elif self.output:
-            if waited > settings.send_timeout:
+            if now - self.progress > settings.send_timeout:
                 self.worker.log.info("%s: the peer takes nothing", self.peer)
                 self.lose()
         elif self.active or self.pending:
@@ -471,6 +470,13 @@ class Connection(Channel):
         elif self.partial and waited > settings.client_header_timeout:
             self._time_out("the request did not arrive in time")
         elif waited > self.service.keepalive or self.worker.may_drop_idle(now):
+            self._close_idle()
+
+    def _close_idle(self) -> None:
+        """Close, unless the next request is there already: then it gets its answer."""
+        since = self.since
+        self.readable()
+        if self.since == since and not (self.closed or self.active or self.pending):
             self.closing = True
             self.settle()
 

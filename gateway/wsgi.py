@@ -308,7 +308,9 @@ class Exchange:
         if self.deferred:
             return
         self._log_error("the application failed", traceback=True)
-        if self.started:
+        if self.request.aborted:
+            self._disconnected(ClientDisconnected("aborted"))
+        elif self.started:
             self.connection.cut(self.request)
         else:
             self._answer("500 Internal Server Error", b"Internal Server Error\n")
