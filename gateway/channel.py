@@ -46,6 +46,8 @@ class Channel:
         Waits, up to ``send_timeout`` without progress, while more than
         ``response_buffer_size`` bytes are queued.  Raises ClientDisconnected.
         """
+        if not data:
+            return
         with self.lock:
             if self.gone:
                 raise ClientDisconnected("the peer is gone")

@@ -69,6 +69,8 @@ class Output:
     def append(self, data: bytes | memoryview) -> None:
         """Queue a piece.  Raises OSError if it has to go to a full disk."""
         size = len(data)
+        if not size:
+            return
         if self._memory + size > self._in_memory:
             if self._file is None:
                 self._file = tempfile.TemporaryFile(dir=self._folder)  # noqa: SIM115 - closed by clear
