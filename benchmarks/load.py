@@ -7,6 +7,7 @@ seconds at the rate of the warm-up; what counts is wrk's own total.
 from __future__ import annotations
 
 import json
+import os
 import re
 import select
 import shutil
@@ -16,7 +17,7 @@ import time
 from dataclasses import dataclass
 
 from benchmarks.app import BODY
-from benchmarks.process import LOAD_CORES, connect, cpu_seconds, on_cores, python
+from benchmarks.process import LOAD_CORES, connect, cpu_seconds, machine_seconds, on_cores, python
 
 CONNECTIONS = 64
 REQUEST = b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
@@ -26,12 +27,16 @@ _SETTLE = 0.1
 
 @dataclass
 class Load:
-    """What a generator saw, and what the measured processes spent meanwhile."""
+    """What a generator saw, and what the measured processes spent meanwhile.
+
+    ``elsewhere`` is how many cores others than us kept busy.
+    """
 
     requests: int
     errors: int
     seconds: float
     cpu: float = 0.0
+    elsewhere: float = 0.0
 
     @property
     def microseconds(self):
@@ -46,12 +51,18 @@ def measure(pid, port, requests, connections=CONNECTIONS):
     """Warm up, then load the port and charge the process tree of ``pid``."""
     warm = generate(port, requests // 4, 0, connections)
     time.sleep(_SETTLE)
-    before = cpu_seconds(pid)
+    started, all_before, before = time.monotonic(), _not_ours(), cpu_seconds(pid)
     load = generate(port, requests, warm.rate, connections)
     time.sleep(_SETTLE)
     load.cpu = cpu_seconds(pid) - before
+    load.elsewhere = max(0, _not_ours() - all_before) / (time.monotonic() - started)
     load.errors += warm.errors
     return load
+
+
+def _not_ours():
+    """CPU seconds that all cores gave to others than us and what we started."""
+    return machine_seconds() - cpu_seconds(os.getpid())
 
 
 def generate(port, requests, rate, connections):

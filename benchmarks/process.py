@@ -147,6 +147,12 @@ def cpu_seconds(root):
     return total / _TICKS
 
 
+def machine_seconds():
+    """Busy time of all cores: user, nice, system, interrupts, steal (proc(5))."""
+    fields = [int(x) for x in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
+    return (sum(fields) - fields[3] - fields[4]) / _TICKS
+
+
 def memory_bytes(root):
     """Proportional set size of the tree (RSS where the kernel has no roll-up)."""
     total = 0

@@ -39,6 +39,9 @@ SCENARIOS = {
     ),
 }
 
+#: Cores that others may have before the table says so.
+_QUIET = 0.1
+
 #: Scenario, server, peer, and the most that server / peer may be.
 MUST_SHOW = [
     ("http", INLINE, GRANIAN, 1.3, "1.3"),
@@ -92,6 +95,10 @@ def _table(title, loads):
             f"| {sum(load.errors for load in rounds)} | {ratios} |"
         )
     yield ""
+    elsewhere = max(load.elsewhere for rounds in loads.values() for load in rounds)
+    if elsewhere > _QUIET:
+        yield f"The machine was not quiet: others had up to {elsewhere:.2f} cores."
+        yield ""
 
 
 def _verdicts(results):
