@@ -85,6 +85,7 @@ class Exchange:
     """One request and its answer."""
 
     __slots__ = (
+        "announced",
         "codec",
         "connection",
         "deferred",
@@ -106,6 +107,7 @@ class Exchange:
         self.request: Request = request
         self.status: str | None = None
         self.headers: list[tuple[str, str]] = []
+        self.announced = UNKNOWN  # by the application, in Content-Length
         self.iterable: Any = None
         self.started = False  # the head is out
         self.deferred = False  # the loop sends a file and then finishes
@@ -131,7 +133,8 @@ class Exchange:
         except BaseException:  # noqa: BLE001 - SystemExit too ends this request and nothing else
             self._failed()
         finally:
-            self._close_iterable()
+            if self.iterable is not None and not self.deferred:
+                self._close_iterable()
             if type(body) is not BytesIO:
                 body.close()
         if access is not None:
@@ -149,13 +152,13 @@ class Exchange:
             raise ClientDisconnected("aborted before it ran")
         if connection.settings.fastcgi_stderr:
             self.errors = environ["wsgi.errors"] = _Buffered(environ["wsgi.errors"])
-        result = self.iterable = self.worker.application(environ, self.start_response)
+        result = self.worker.application(environ, self.start_response)
         kind = type(result)
         if (kind is list or kind is tuple) and not self.started:
             self._send_whole(result[0] if len(result) == 1 else b"".join(result))
-        elif kind is FileWrapper and self._send_file(result):
             return
-        else:
+        self.iterable = result
+        if not (kind is FileWrapper and self._send_file(result)):
             self._send_pieces(result)
 
     # What the application calls
@@ -176,7 +179,7 @@ class Exchange:
         elif self.status is not None:
             raise ApplicationError("start_response was called twice without exc_info")
         status_code(status)
-        encode_fields(headers)
+        self.announced = encode_fields(headers).length
         self.status = status
         self.headers = list(headers)
         return self.write
@@ -197,7 +200,7 @@ class Exchange:
         if type(data) is not bytes:
             raise TypeError(f"the application must yield bytes, not {type(data).__name__}")
         request = self.request
-        declared = encode_fields(self.headers).length
+        declared = self.announced
         if self.errors is not None or not (
             declared == UNKNOWN or declared == len(data) or request.head_only
         ):
@@ -233,7 +236,7 @@ class Exchange:
         if piece is None:
             return False
         status = self._checked_status()
-        declared = encode_fields(self.headers).length
+        declared = self.announced
         if declared > piece.count or not piece.count:
             return False
         if declared != UNKNOWN:
@@ -253,7 +256,6 @@ class Exchange:
 
     def _file_sent(self) -> None:
         """The file is sent, or its client gone: its iterable can be closed."""
-        self.deferred = False
         self._close_iterable()
 
     def _send(self, piece: bytes, length: int = UNKNOWN) -> bool:
@@ -338,8 +340,6 @@ class Exchange:
 
     def _close_iterable(self) -> None:
         """PEP 3333: close() once, whatever happened, after the answer is out."""
-        if self.deferred:
-            return
         iterable, self.iterable = self.iterable, None
         close = getattr(iterable, "close", None)
         if close is None:

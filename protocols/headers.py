@@ -54,6 +54,11 @@ NOT_MODIFIED = 304
 BODYLESS = frozenset({NO_CONTENT, RESET_CONTENT, NOT_MODIFIED})
 
 
+#: Most answers of an application have the same few sets of fields; longer ones
+#: are not worth their memory.
+_CACHED_LINES = 1024
+
+
 class Fields:
     """Encoded header lines and what framing needs to know of them."""
 
@@ -63,6 +68,9 @@ class Fields:
         self.lines = lines
         self.kinds = kinds
         self.length = length
+
+
+_encoded: dict[tuple[tuple[str, str], ...], Fields] = {}
 
 
 def status_code(status: str) -> int:
@@ -87,6 +95,21 @@ def encode_fields(headers: Headers) -> Fields:
 
     Raises TypeError or ValueError with the offending field; nothing of it may be sent.
     """
+    try:
+        key = tuple(headers)
+        fields = _encoded.get(key)
+    except TypeError:
+        return _encode_fields(headers)
+    if fields is None:
+        fields = _encode_fields(headers)
+        if len(fields.lines) <= _CACHED_LINES:
+            if len(_encoded) >= _CACHE_SIZE:
+                _encoded.clear()
+            _encoded[key] = fields
+    return fields
+
+
+def _encode_fields(headers: Headers) -> Fields:
     kinds = PLAIN
     length = UNKNOWN
     lines = []

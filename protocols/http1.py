@@ -424,6 +424,12 @@ class Http1Codec(Codec):
         request.ended = True
         return b"0\r\n\r\n" if request.chunked and not request.head_only else b""
 
+    def reply(self, request: Request, status: str, headers: Headers, data: bytes) -> bytes:
+        """Head and body at once; a known length needs no chunks."""
+        head = self.head(request, status, headers, len(data))
+        request.ended = True
+        return head if request.head_only else head + data
+
     def timed_out(self) -> bytes:
         """A 408 (RFC 9110 section 15.5.9)."""
         return refusal(408, "the request did not arrive in time").reply
