@@ -78,11 +78,19 @@ class _Stream:
         self.size = 0
         self.request: Request | None = None
         self.received = 0
-        self.stdin_done = False
+        self.stdin_done = role == "authorizer"  # section 6.3: it gets no body
         self.data_length = UNKNOWN
         self.data_received = 0
         self.data_done = role != "filter"
         self.fresh = False
+
+    @property
+    def arriving(self) -> bool:
+        """Whether records of this request are still due."""
+        request = self.request
+        if request is None:
+            return True
+        return not (request.ended or (self.stdin_done and self.data_done))
 
 
 class FastCgiCodec(CgiCodec):
@@ -129,10 +137,7 @@ class FastCgiCodec(CgiCodec):
 
     def receive_eof(self) -> list[Event]:
         """Raise ProtocolError if requests were cut off; a bare connect is silent."""
-        cut = bool(self._buffer) or any(
-            stream.request is None or (stream.request.more and not stream.request.ended)
-            for stream in self._streams.values()
-        )
+        cut = bool(self._buffer) or any(stream.arriving for stream in self._streams.values())
         self.closing = True
         if cut:
             raise ProtocolError("the front end left in the middle of a request")
@@ -281,7 +286,7 @@ class FastCgiCodec(CgiCodec):
         request.head_only = environ.get("REQUEST_METHOD") == "HEAD"
         if stream.role != "responder":
             environ["FCGI_ROLE"] = stream.role.upper()
-        if stream.role == "authorizer":  # section 6.3: it gets no body
+        if stream.role == "authorizer":
             request.length = 0
             request.more = False
         stream.request = request
@@ -289,7 +294,7 @@ class FastCgiCodec(CgiCodec):
         self._events.append(request)
 
     def _stdin(self, number: int, stream: _Stream, request: Request, content: bytes) -> None:
-        if stream.stdin_done or stream.role == "authorizer":
+        if stream.stdin_done:
             if content and stream.role != "authorizer":
                 raise ProtocolError("FCGI_STDIN after its end")
         elif content:
@@ -346,8 +351,9 @@ class FastCgiCodec(CgiCodec):
         assert request is not None
         if not (stream.stdin_done and stream.data_done):
             return
-        request.more = False
-        if not stream.fresh or type(last) is Data:
+        if stream.fresh and type(last) is not Data:
+            request.more = False
+        else:
             self._events.append(last)
 
     def _abort(self, number: int, stream: _Stream) -> None:
@@ -355,7 +361,7 @@ class FastCgiCodec(CgiCodec):
         request = stream.request
         if request is not None:
             self._events.append(Abort(number))
-            if not request.more:
+            if not stream.arriving:
                 return
             request.ended = True
         del self._streams[number]

@@ -100,8 +100,8 @@ HEADS = [
     ),
     *(
         (f"coding {value!r}", post(f"Transfer-Encoding: {value}", body=b"0\r\n\r\n"), "400")
-        for value in ("", "chunked, chunked", "chunked, gzip", "chunked,", "\x0bchunked", "chunked\t",
-                      "chunked\x00")
+        for value in ("", "chunked, chunked", "chunked, gzip", "chunked,", "\x0bchunked",
+                      "chunked\t", "chunked\x00")
     ),
     ("coding twice", post("Transfer-Encoding: chunked", "Transfer-Encoding: chunked"), "400"),
     ("coding then identity",
