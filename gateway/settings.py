@@ -92,8 +92,9 @@ def _boolean() -> _Kind:
 
 def _words(*choices: str) -> _Kind:
     def read(value: Any) -> tuple[str, ...]:
-        items = value.replace(",", " ").split() if isinstance(value, str) else list(value)
-        if not items or not all(isinstance(item, str) for item in items):
+        items = [value] if isinstance(value, str) else list(value)
+        items = [part.strip() for item in items for part in item.split(",") if part.strip()]
+        if not items:
             raise ValueError
         if choices and not set(items) <= set(choices):
             raise ValueError
@@ -322,7 +323,7 @@ def _read(name: str, value: Any, source: str) -> Any:
     kind = kind_of(name)
     try:
         return kind.read(value)
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, AttributeError):
         raise SettingError(name, value, kind.allowed, source) from None
 
 
