@@ -211,6 +211,7 @@ class Manager:
         stale = [child for child in serving if child.generation != self._generation]
         ready = [child for child in fresh if child.ready]
         if monotonic() >= self._start_after:
+            self._start_after = 0.0
             missing = self._wanted - len(fresh)
             if stale:  # one at a time; the first is the canary
                 missing = min(missing, 1) if len(ready) == len(fresh) else 0
