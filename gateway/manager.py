@@ -81,6 +81,8 @@ class Manager:
         self._children: dict[int, _Child] = {}
         self._generation = 1
         self._reloading = False
+        #: What a reload that fails goes back to.
+        self._before = (settings, settings.workers)
         self._was_ready = False
         self._failures = 0
         self._start_after = 0.0
@@ -176,11 +178,14 @@ class Manager:
         if self._stopping:
             return
         try:
-            self._settings = self._reread()
+            settings = self._reread()
         except Exception as error:  # noqa: BLE001 - a broken file must not end the service
             self._log.error("reload refused, the old settings stay: %s", error)
             return
         self._log.info("reloading")
+        if not self._reloading:
+            self._before = (self._settings, self._wanted)
+        self._settings = settings
         self._wanted = self._settings.workers
         self._generation += 1
         self._reloading = True
@@ -334,6 +339,7 @@ class Manager:
         if not any(child.generation != self._generation for child in self._children.values()):
             return
         self._reloading = False
+        self._settings, self._wanted = self._before
         self._log.error("reload failed, the old workers go on serving")
         for child in self._children.values():
             child.generation = self._generation
