@@ -1,4 +1,4 @@
-"""Writes docs/reference/settings.md from the settings themselves: python tools/settings_reference.py."""
+"""Writes docs/reference/settings.md: python tools/settings_reference.py."""
 
 from __future__ import annotations
 
@@ -12,15 +12,13 @@ TARGET = Path(__file__).parent.parent / "docs" / "reference" / "settings.md"
 HEAD = """# Settings
 
 Each setting is an option on the command line, a variable in the environment and a key in `gateway.toml` (or in `[tool.gateway]` of `pyproject.toml`). The command line wins over the environment, the environment over the file, the file over the default. Without a file and a `bind`, `PORT` and `WEB_CONCURRENCY` of the environment set `bind` (on all interfaces) and `workers`. Sockets handed over by systemd (`LISTEN_FDS`), or a listening socket on descriptor 0, are used when no `bind` is given; descriptor 0 speaks FastCGI unless a protocol is chosen.
-"""
+"""  # noqa: E501 - a paragraph of Markdown is one line
 
 
 def reference() -> str:
     """The whole page."""
-    parts = [HEAD]
-    for item in fields(Settings):
-        parts.append(_section(item.name, item.default))
-    return "\n".join(parts)
+    sections = [_section(item.name, item.default) for item in fields(Settings)]
+    return "\n".join([HEAD, *sections])
 
 
 def _section(name: str, default: object) -> str:
