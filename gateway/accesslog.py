@@ -152,7 +152,7 @@ class AccessLog:
     def __init__(self, path: str, text: str) -> None:
         """Raises FormatError and OSError."""
         self._line = compile_format(text)
-        self._path = path
+        self._path = path if path == "-" else os.path.abspath(path)  # whatever chdir follows
         self._number = -1
         self.reopen()
 

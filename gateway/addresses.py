@@ -54,18 +54,24 @@ def parse_address(text: str, protocol: str, protocols: Sequence[str]) -> Address
         raise AddressError(f"there is no protocol {protocol!r}; there are {', '.join(protocols)}")
     options = _options(query)
     if rest.startswith("unix:"):
-        path = rest[5:].removeprefix("//") if rest.startswith("unix:///") else rest[5:]
-        if not path:
-            raise AddressError(f"the path is missing; {_FORMS}")
-        return Address(protocol, "unix", path=path, **options)
+        return Address(protocol, "unix", path=_path(rest[5:]), **options)
     if rest.startswith("fd://"):
-        if not rest[5:].isdigit():
+        if not (rest[5:].isdecimal() and len(rest) < 5 + 10):
             raise AddressError(f"fd:// takes a number; {_FORMS}")
         return Address(protocol, "fd", number=int(rest[5:]), **options)
     if rest == "systemd" or rest.startswith("systemd:"):
         return Address(protocol, "systemd", path=rest[8:], **options)
     host, port = _host_and_port(rest.removeprefix("tcp://"))
+    if {"mode", "owner", "group"} & options.keys():
+        raise AddressError("mode, owner and group are for unix:PATH only")
     return Address(protocol, "tcp", host=host, port=port, **options)
+
+
+def _path(text: str) -> str:
+    path = text.removeprefix("//") if text.startswith("///") else text
+    if not path or "\0" in path:
+        raise AddressError(f"the path is missing or has a NUL in it; {_FORMS}")
+    return path
 
 
 def _options(query: str) -> dict[str, Any]:
@@ -73,9 +79,9 @@ def _options(query: str) -> dict[str, Any]:
     for name, value in parse_qsl(query, keep_blank_values=True):
         try:
             if name == "mode":
-                options[name] = int(value, 8)
+                options[name] = _number(value, 8, 0o777)
             elif name == "backlog":
-                options[name] = int(value)
+                options[name] = _number(value, 10, 1 << 30)
             elif name in ("owner", "group"):
                 options[name] = value
             else:
@@ -85,19 +91,31 @@ def _options(query: str) -> dict[str, Any]:
         except ValueError as error:
             if isinstance(error, AddressError):
                 raise
-            raise AddressError(f"{name}={value} is no number") from None
+            kind = "mode such as 0660" if name == "mode" else "number"
+            raise AddressError(f"{name}={value} is no {kind}") from None
     return options
+
+
+def _number(text: str, base: int, most: int) -> int:
+    number = int(text, base)
+    if not 0 <= number <= most:
+        raise ValueError
+    return number
 
 
 def _host_and_port(text: str) -> tuple[str, int]:
     text = text.removesuffix("/")
     if text.startswith("["):
-        host, _, rest = text[1:].partition("]")
+        host, bracket, rest = text[1:].partition("]")
         port = rest.removeprefix(":")
+        if not host or not bracket or (rest and rest == port):
+            raise AddressError(f"an IPv6 address is written [::1]:8000; {_FORMS}")
     elif text.count(":") > 1:
         raise AddressError(f"an IPv6 address takes brackets; {_FORMS}")
     else:
         host, _, port = text.partition(":")
+    if text.isdigit():
+        raise AddressError(f"a port alone is written :{text}; {_FORMS}")
     if not port:
         port = str(DEFAULT_PORT)
     if not (port.isascii() and port.isdigit() and int(port) <= 65535) or not (host or text):

@@ -22,7 +22,13 @@ from gateway.errorlog import open_error_log
 from gateway.loader import LoadError, load_application
 from gateway.manager import Manager
 from gateway.settings import Resolved, SettingError, Settings, kind_of, resolve
-from gateway.sockets import BindError, inherited_addresses, open_listeners, write_pidfile
+from gateway.sockets import (
+    BindError,
+    inherited_addresses,
+    open_listeners,
+    remove_pidfile,
+    write_pidfile,
+)
 
 EXIT_SYSTEM = 1
 EXIT_USAGE = 2
@@ -89,10 +95,13 @@ def serve(config: str | None, check_config: bool, print_config: bool, **argument
     """Serve the WSGI application APP (module:attr) over HTTP, FastCGI and SCGI."""
     given = {name: value for name, value in arguments.items() if value not in (None, ())}
 
-    def read() -> Resolved:
-        return resolve(given, os.environ, config)
-
     try:
+        # A reload reads the same files again, wherever ``chdir`` has led to.
+        folder = os.getcwd()
+
+        def read() -> Resolved:
+            return resolve(given, os.environ, config, folder)
+
         resolved = read()
         addresses = _addresses(resolved)
         if print_config:
@@ -124,8 +133,8 @@ def _serve(settings: Settings, addresses: list[Address], reread: Callable[[], Se
         listeners = open_listeners(addresses, settings.backlog)
         return Manager(settings, listeners, log, access, reread).run()
     finally:
-        if settings.pidfile is not None and os.path.exists(settings.pidfile):
-            os.unlink(settings.pidfile)
+        if settings.pidfile is not None:
+            remove_pidfile(settings.pidfile)
 
 
 def _change_folder(folder: str) -> None:
@@ -174,7 +183,7 @@ def _check(settings: Settings) -> int:
             load_application(settings.wsgi_app)
         except LoadError as error:
             return _fail(EXIT_LOAD, error)
-        except Exception:  # noqa: BLE001 - the application's own fault, whatever it is
+        except (Exception, SystemExit):  # noqa: BLE001 - the application's own fault
             sys.excepthook(*sys.exc_info())
             return EXIT_LOAD
     click.echo("the configuration is good")

@@ -301,12 +301,15 @@ def kind_of(name: str) -> _Kind:
 
 
 def resolve(
-    arguments: Mapping[str, Any], environ: Mapping[str, str], config: str | None = None
+    arguments: Mapping[str, Any],
+    environ: Mapping[str, str],
+    config: str | None = None,
+    folder: str = "",
 ) -> Resolved:
-    """Read all sources.  Raises SettingError."""
+    """Read all sources; files are looked for from ``folder``.  Raises SettingError."""
     layers: list[tuple[str, Mapping[str, Any]]] = [
         ("environment", _conventions(environ)),
-        *_configuration(config),
+        *_configuration(config, Path(folder)),
         ("environment", _from_environ(environ)),
         ("command line", arguments),
     ]
@@ -342,13 +345,12 @@ def _from_environ(environ: Mapping[str, str]) -> dict[str, Any]:
     return {name: environ[key] for key, name in names.items() if key in environ}
 
 
-def _configuration(config: str | None) -> list[tuple[str, Mapping[str, Any]]]:
+def _configuration(folder: Path, config: str | None) -> list[tuple[str, Mapping[str, Any]]]:
     if config is not None:
-        return [(config, _from_file(Path(config)))]
-    if Path(CONFIG_FILE).is_file():
-        return [(CONFIG_FILE, _from_file(Path(CONFIG_FILE)))]
-    if Path("pyproject.toml").is_file():
-        return [("pyproject.toml", _from_file(Path("pyproject.toml")))]
+        return [(config, _from_file(folder / config))]
+    for name in (CONFIG_FILE, "pyproject.toml"):
+        if (folder / name).is_file():
+            return [(name, _from_file(folder / name))]
     return []
 
 
@@ -362,6 +364,8 @@ def _from_file(path: Path) -> Mapping[str, Any]:
         raise SettingError("config", str(path), f"this is no TOML: {error}") from None
     if path.name == "pyproject.toml":
         table = table.get("tool", {}).get("gateway", {})
+        if not isinstance(table, dict):
+            raise SettingError("tool.gateway", table, "a table of settings is allowed", str(path))
     known = [item.name for item in fields(Settings)]
     for name in table:
         if name not in known:

@@ -15,6 +15,9 @@ from gateway.addresses import Address
 
 SYSTEMD_FIRST_FD = 3
 
+#: What listen(2) takes; the kernel cuts it to net.core.somaxconn.
+_MOST_BACKLOG = (1 << 31) - 1
+
 
 class BindError(Exception):
     """A socket cannot be had; the message is one line for the user."""
@@ -61,7 +64,7 @@ def open_listeners(addresses: Sequence[Address], backlog: int) -> list[Listener]
     listeners: list[Listener] = []
     try:
         for address in addresses:
-            listeners += _open(address, address.backlog or backlog)
+            listeners += _open(address, min(address.backlog or backlog, _MOST_BACKLOG))
     except BaseException:
         for listener in listeners:
             listener.close(unlink=True)
@@ -94,8 +97,9 @@ def _open_tcp(address: Address, backlog: int) -> list[Listener]:
             type=socket.SOCK_STREAM,
             flags=socket.AI_PASSIVE,
         )
-    except socket.gaierror as error:
-        raise BindError(f"cannot listen on {where}: {error.strerror}") from None
+    except (socket.gaierror, UnicodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "that is no host name"
+        raise BindError(f"cannot listen on {where}: {reason}") from None
     if not address.host:
         found = [item for item in found if item[0] == socket.AF_INET]
     listeners: list[Listener] = []
@@ -132,6 +136,7 @@ def _open_unix(address: Address, backlog: int) -> Listener:
     abstract = address.path.startswith("@")
     path = "\0" + address.path[1:] if abstract else os.path.abspath(address.path)
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    made = False
     try:
         if not abstract:
             _remove_stale(path)
@@ -141,16 +146,18 @@ def _open_unix(address: Address, backlog: int) -> Listener:
             sock.bind(path)
         finally:
             os.umask(umask)
-        if not abstract:
+        made = not abstract
+        if made:
             _own(path, address)
         sock.listen(backlog)
         sock.setblocking(False)
-    except OSError as error:
+    except (OSError, BindError) as error:
         sock.close()
+        if made:
+            os.unlink(path)
+        if isinstance(error, BindError):
+            raise
         raise BindError(f"cannot listen on unix:{address.path}: {_reason(error)}") from None
-    except BaseException:
-        sock.close()
-        raise
     return Listener(sock, address.protocol, "" if abstract else path)
 
 
@@ -179,7 +186,6 @@ def _own(path: str, address: Address) -> None:
         owner = pwd.getpwnam(address.owner).pw_uid if address.owner else -1
         group = grp.getgrnam(address.group).gr_gid if address.group else -1
     except KeyError as error:
-        os.unlink(path)
         raise BindError(f"cannot listen on unix:{path}: {error.args[0]}") from None
     if owner != -1 or group != -1:
         os.chown(path, owner, group)
@@ -193,7 +199,7 @@ def is_listening(number: int) -> bool:
             return False
         with socket.socket(fileno=os.dup(number)) as sock:
             return bool(sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
-    except OSError:
+    except (OSError, OverflowError):
         return False
 
 
@@ -246,7 +252,7 @@ def write_pidfile(path: str) -> None:
         text = ""
     except OSError as error:
         raise BindError(f"cannot read the pidfile {path}: {_reason(error)}") from None
-    if text.isdigit() and int(text) != os.getpid() and _is_alive(int(text)):
+    if text.isdigit() and int(text) not in (0, os.getpid()) and _is_alive(int(text)):
         raise BindError(f"the pidfile {path} belongs to running process {text}")
     try:
         Path(path).write_text(f"{os.getpid()}\n", encoding="ascii")
@@ -254,10 +260,19 @@ def write_pidfile(path: str) -> None:
         raise BindError(f"cannot write the pidfile {path}: {_reason(error)}") from None
 
 
+def remove_pidfile(path: str) -> None:
+    """Remove our own pidfile; what somebody else wrote there meanwhile stays."""
+    try:
+        if Path(path).read_text(encoding="ascii", errors="replace").strip() == str(os.getpid()):
+            os.unlink(path)
+    except OSError:
+        pass  # somebody removed it before: what was wanted
+
+
 def _is_alive(pid: int) -> bool:
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):
         return False
     except PermissionError:
         return True
