@@ -15,6 +15,7 @@ import socket
 import sys
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from time import monotonic
 
 from gateway.accesslog import AccessLog
@@ -223,7 +224,10 @@ class Manager:
             for _ in range(missing):
                 if self._spawn():
                     return
-        for child in stale[: max(0, len(ready) + len(stale) - self._wanted)]:
+        # Only workers that serve count; what a second reload overtook just goes.
+        settled = [child for child in stale if child.ready]
+        surplus = settled[: max(0, len(ready) + len(settled) - self._wanted)]
+        for child in [child for child in stale if not child.ready] + surplus:
             self._retire(child)
         for child in ready[: max(0, len(fresh) - self._wanted)]:
             self._retire(child)
@@ -277,7 +281,8 @@ class Manager:
             ours.close()
             for child in self._children.values():
                 child.pipe.close()
-            worker = Worker(self._settings, self._listeners, theirs, self._log, self._access)
+            settings = replace(self._settings, workers=self._wanted)
+            worker = Worker(settings, self._listeners, theirs, self._log, self._access)
             worker.take_signals()
             signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
             code = worker.run()
