@@ -6,6 +6,7 @@ import http.client
 import os
 import random
 import socket
+from urllib.parse import quote
 
 import pytest
 from front_ends import HOST, receive
@@ -89,18 +90,18 @@ def test_answers_without_content_leave_the_connection_sound(site):
             assert response.getheader("X-Probe") == str(code)
 
 
-@pytest.mark.parametrize("code", CODES)
-def test_status(site, code):
-    answer = site.ask(f"/?code={code}", app="status")
-    assert (answer.status, answer.body) == (code, f"this is {code}\n".encode())
+def test_status(site):
+    for code in CODES:
+        answer = site.ask(f"/?code={code}", app="status")
+        assert (answer.status, answer.body) == (code, f"this is {code}\n".encode())
 
 
-@pytest.mark.parametrize("location", ["/elsewhere?x=1", "http://other.example/%20"])
 @pytest.mark.parametrize("code", REDIRECTS)
-def test_redirect(site, code, location):
-    answer = site.ask(f"/?code={code}&location={location}", app="status")
-    assert (answer.status, answer.one("Location")) == (code, location)
-    assert answer.body == f"this is {code}\n".encode()
+def test_redirect(site, code):
+    for location in ("/elsewhere?x=1", "http://other.example/%20"):
+        answer = site.ask(f"/?code={code}&location={quote(location)}", app="status")
+        assert (answer.status, answer.one("Location")) == (code, location)
+        assert answer.body == f"this is {code}\n".encode()
 
 
 def test_answer_headers(site):
@@ -169,8 +170,8 @@ def test_failure_before_the_head(site):
 def test_failure_after_the_head_can_be_seen(site, length):
     """A cut answer must not look whole to the client."""
     way = site.way
-    if way.server == "apache" and way.protocol != "http" and not length:
-        pytest.skip("Apache ends a broken CGI answer like a good one")
+    if (way.protocol, way.transport) == ("scgi", "unix") and (way.server == "apache" or not length):
+        pytest.skip("the end of the connection ends an SCGI answer, and unix sockets have no reset")
     with site.send(f"/?after=100000&length={length}", app="broken") as connection:
         try:
             answer = receive(connection)
