@@ -11,18 +11,18 @@ from hypothesis import configuration, settings
 import protocols
 
 # Reproducible and short by default; GATEWAY_FUZZ_SECONDS explores (test_fuzz.py).
-settings.register_profile("short", max_examples=150, deadline=None, derandomize=True, database=None)
+settings.register_profile("short", max_examples=600, deadline=None, derandomize=True, database=None)
 settings.load_profile("short")
 configuration.set_hypothesis_home_dir(tempfile.gettempdir() + "/gateway-hypothesis")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """``protocol`` is each installed one; ``case`` and ``answer`` are each of its vectors."""
+    """``protocol`` is each installed one; ``case``, ``answer``, ``shape`` each of its vectors."""
     wanted = metafunc.fixturenames
-    for fixture, table in (("case", "cases"), ("answer", "replies")):
+    for fixture, table in (("case", "cases"), ("answer", "replies"), ("shape", "long")):
         if fixture in wanted:
             rows = [
-                pytest.param(name, row, id=f"{name}-{row.name.replace(' ', '-')}")
+                pytest.param(name, row, id=f"{name}-{getattr(row, 'name', row)}".replace(" ", "-"))
                 for name in protocols.names()
                 for row in getattr(vectors(name), table)
             ]

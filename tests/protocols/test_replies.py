@@ -16,8 +16,9 @@ BAD_STATUSES = [
     "200 \u20ac", "\u0662\u0660\u0660 OK", "200\tOK",
 ]  # fmt: skip
 BAD_FIELDS = [
-    ("", "x"), ("X Y", "x"), ("X:", "x"), ("X\r\nY", "x"), ("X\0", "x"), ("\xe9", "x"), ("X\t", "x"),
-    ("\u212a", "x"), ("X", "a\r\nY: z"), ("X", "a\n"), ("X", "a\r"), ("X", "a\0"), ("X", "a\x1b"),
+    ("", "x"), ("X Y", "x"), ("X:", "x"), ("X\r\nY", "x"), ("X\0", "x"), ("\xe9", "x"),
+    ("X\t", "x"), ("\u212a", "x"), ("X", "a\r\nY: z"), ("X", "a\n"), ("X", "a\r"), ("X", "a\0"),
+    ("X", "a\x1b"),
     ("X", "a\x7f"), ("X", "\u20ac"), ("X", "\u0100"), ("X", "\u2028"), ("X", "\ud800"),
     ("Content-Length", ""), ("Content-Length", "-1"), ("Content-Length", "+1"),
     ("Content-Length", "1.0"), ("Content-Length", " 1"), ("Content-Length", "\xb2"),

@@ -79,6 +79,7 @@ def want(environ: dict[str, str], number: int = 1, *, body: bytes = b"", **seen)
 
 def check_refusal(reason: str, reply: bytes) -> None:
     """Where the stream is known it is answered and ended; else nothing can be said."""
+    assert reason
     if reply:
         assert reply[:2] == bytes([1, STDOUT])
         assert b"Status: 400 Bad Request\r\n\r\n" in reply

@@ -1,5 +1,7 @@
 """FastCGI: requests, streams, management records and aborts (FastCGI 1.0, sections 3 to 6)."""
 
+from itertools import pairwise
+
 from codec_harness import Case
 from fastcgi_words import (
     ABORT,
@@ -42,7 +44,7 @@ THREE = {"REQUEST_METHOD": "GET", "N": "x" * 200, "M": ""}
 def cut_params(content: bytes, *at: int, number: int = 1) -> bytes:
     """The PARAMS stream in records that end at those places."""
     edges = [0, *at, len(content)]
-    pieces = [content[a:b] for a, b in zip(edges, edges[1:], strict=False)]
+    pieces = [content[a:b] for a, b in pairwise(edges)]
     return b"".join(rec(PARAMS, number, piece) for piece in pieces) + rec(PARAMS, number)
 
 
@@ -88,8 +90,8 @@ RULES = [
         [
             (f"HTTP_{name}", "1")
             for name in (
-                "PROXY CONTENT_LENGTH CONTENT_TYPE TRANSFER_ENCODING CONNECTION KEEP_ALIVE TRAILER TE "
-                "UPGRADE EXPECT PROXY_CONNECTION"
+                "PROXY CONTENT_LENGTH CONTENT_TYPE TRANSFER_ENCODING CONNECTION KEEP_ALIVE "
+                "TRAILER TE UPGRADE EXPECT PROXY_CONNECTION"
             ).split()
         ],
         {},

@@ -31,8 +31,8 @@ RULES = [
         [
             (f"HTTP_{name}", "0")
             for name in (
-                "PROXY CONTENT_LENGTH CONTENT_TYPE TRANSFER_ENCODING CONNECTION KEEP_ALIVE TRAILER TE "
-                "UPGRADE EXPECT PROXY_CONNECTION"
+                "PROXY CONTENT_LENGTH CONTENT_TYPE TRANSFER_ENCODING CONNECTION KEEP_ALIVE "
+                "TRAILER TE UPGRADE EXPECT PROXY_CONNECTION"
             ).split()
         ],
         {},
