@@ -309,7 +309,7 @@ def resolve(
     """Read all sources; files are looked for from ``folder``.  Raises SettingError."""
     layers: list[tuple[str, Mapping[str, Any]]] = [
         ("environment", _conventions(environ)),
-        *_configuration(config, Path(folder)),
+        *_configuration(Path(folder), config),
         ("environment", _from_environ(environ)),
         ("command line", arguments),
     ]
