@@ -10,6 +10,7 @@ import os
 import random
 import select
 import sys
+import tempfile
 from pathlib import Path
 from urllib.parse import parse_qs
 from wsgiref.validate import validator
@@ -64,6 +65,24 @@ def download(environ, start_response):
         headers.append(("Content-Length", str(len(data))))
     start_response("200 OK", headers)
     return (data[start : start + CHUNK] for start in range(0, len(data), CHUNK))
+
+
+def file(environ, start_response):
+    """A temporary file of ?size=N bytes from ?start=N on, by wsgi.file_wrapper."""
+    query = arguments(environ)
+    start, size = int(query.get("start", 0)), int(query["size"])
+    data = random.Random(3).randbytes(size)
+    file = tempfile.TemporaryFile()
+    file.write(data)
+    file.seek(start)
+    headers = [
+        ("Content-Type", "application/octet-stream"),
+        ("X-SHA256", hashlib.sha256(data[start:]).hexdigest()),
+    ]
+    if query.get("length"):
+        headers.append(("Content-Length", str(size - start)))
+    start_response("200 OK", headers)
+    return environ["wsgi.file_wrapper"](file)
 
 
 def status(environ, start_response):
@@ -148,6 +167,7 @@ APPS = {
     "django": django_app,
     "download": download,
     "environ": environ_as_json,
+    "file": file,
     "flask": flask_app,
     "headers": answer_headers,
     "ignore": ignore,

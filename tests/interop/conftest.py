@@ -14,3 +14,8 @@ def servers():
 def site(request, servers):
     """The application at the end of each way: direct, and behind every file of deploy/."""
     return servers.site(request.param)
+
+
+@pytest.fixture(params=[way for way in WAYS if way.prefix], ids=str)
+def site_below_prefix(request, servers):
+    return servers.site(request.param)

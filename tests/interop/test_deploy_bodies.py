@@ -3,9 +3,11 @@
 import contextlib
 import hashlib
 import http.client
+import json
 import os
 import random
 import socket
+import time
 from urllib.parse import quote
 
 import pytest
@@ -61,6 +63,14 @@ def test_expect_100_continue(site):
 def test_download(site, length):
     answer = site.ask(f"/?size={len(LARGE)}&length={length}", app="download")
     assert len(answer.body) == len(LARGE)
+    assert answer.one("X-SHA256") == hashlib.sha256(answer.body).hexdigest()
+
+
+@pytest.mark.parametrize("length", ["", "1"], ids=["unannounced", "announced"])
+@pytest.mark.parametrize(("size", "start"), [(5 << 20, 0), (5 << 20, 1_234_567), (1, 0), (0, 0)])
+def test_file(site, size, start, length):
+    answer = site.ask(f"/?size={size}&start={start}&length={length}", app="file")
+    assert (answer.status, len(answer.body)) == (200, size - start)
     assert answer.one("X-SHA256") == hashlib.sha256(answer.body).hexdigest()
 
 
@@ -130,6 +140,42 @@ def test_validator(site, request_):
     if request_.get("method") != "HEAD":
         size = len(request_.get("body", b""))
         assert answer.body.decode() == f"{site.way.prefix}|/x|{size}"
+
+
+def test_one_connection_many_requests(site):
+    """Kept connections, also to the gateway; a delayed acknowledgement would cost 40 ms each."""
+    with contextlib.closing(http.client.HTTPConnection("127.0.0.1")) as client:
+        client.sock = site.connect()
+        if client.sock.family == socket.AF_INET:
+            client.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        began = time.monotonic()
+        for number in range(100):
+            body = b"x" * (number % 2 * 1000)
+            client.request("POST", f"{site.way.prefix}/{number}", body, {"Host": HOST})
+            environ = json.loads(client.getresponse().read())
+            assert environ["PATH_INFO"] == f"/{number}"
+            assert environ["body"] == body.decode()
+        assert time.monotonic() - began < 3
+
+
+def test_200_uploads_at_once(site):
+    size = 50_000
+    with contextlib.ExitStack() as stack:
+        connections = [
+            stack.enter_context(
+                site.send(app="digest", method="POST", body=LARGE[number : number + size])
+            )
+            for number in range(200)
+        ]
+        for number, connection in enumerate(connections):
+            digest = hashlib.sha256(LARGE[number : number + size]).hexdigest()
+            assert receive(connection).body == f"{size} {digest}".encode()
+
+
+def test_http_1_0(site):
+    """Health checks speak it, and may leave out Host."""
+    answer = site.ask_raw(f"GET {site.way.prefix}/x HTTP/1.0\r\n\r\n")
+    assert (answer.status, answer.json()["PATH_INFO"]) == (200, "/x")
 
 
 def test_200_requests_at_once(site):

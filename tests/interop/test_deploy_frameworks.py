@@ -38,6 +38,19 @@ def test_form(client, site):
     assert client.post(f"{site.url}/form", data=sent).json() == sent
 
 
+def test_form_of_unknown_length(client, site):
+    """Django trusts CONTENT_LENGTH alone; Flask asks wsgi.input_terminated."""
+    answer = client.post(
+        f"{site.url}/form",
+        data=iter([b"name=Zo%C3%AB&", b"te", b"xt=1"]),
+        headers={"Content-Type": "application/x-www-form-urlencoded"},
+    )
+    if (site.way.server, site.way.protocol) == ("apache", "scgi"):
+        assert answer.status_code == 411
+    else:
+        assert answer.json() == {"name": ["Zoë"], "text": ["1"]}
+
+
 def test_upload(client, site):
     data = bytes(range(256)) * 12_000
     files = {"file": ("naïve.bin", data, "application/octet-stream")}

@@ -71,20 +71,16 @@ def test_query(site, query):
 
 
 @pytest.mark.parametrize("query", ["", "?x=1"])
-def test_exactly_the_mount_point(site, query):
-    if site.way.mount == "root":
-        pytest.skip("the empty path exists below a prefix only")
-    environ = site.ask(query).json()
+def test_exactly_the_mount_point(site_below_prefix, query):
+    environ = site_below_prefix.ask(query).json()
     assert (environ["SCRIPT_NAME"], environ["PATH_INFO"]) == ("/app", "")
     assert environ["QUERY_STRING"] == query[1:]
 
 
-def test_a_longer_name_is_not_below_the_mount_point(site):
+def test_a_longer_name_is_not_below_the_mount_point(site_below_prefix):
     """/application does not belong to /app."""
-    answer = site.ask("lication")
-    if site.way.mount == "root":
-        pytest.skip("there is no prefix to be longer than")
-    if site.way.server == "direct":
+    answer = site_below_prefix.ask("lication")
+    if site_below_prefix.way.server == "direct":
         environ = answer.json()
         assert (environ["SCRIPT_NAME"], environ["PATH_INFO"]) == ("", "/application")
     else:
