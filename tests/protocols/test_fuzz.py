@@ -76,22 +76,23 @@ def test_any_bytes(codec_class, protocol, kind, capsys):
     if kind not in found:
         pytest.skip(f"the vectors of {protocol} have no STRUCTURED inputs")
     tried = 0
-    phases = (Phase.generate, Phase.shrink)
 
-    @settings(phases=phases, suppress_health_check=list(HealthCheck))
-    @given(found[kind], st.lists(st.integers(0, LONGEST), max_size=4))
     def fuzz(data, cuts):
         nonlocal tried
         tried += 1
         check(codec_class, data, cuts)
 
-    fuzz()
-    if SECONDS:
-        deadline = time.monotonic() + SECONDS / len(found)
-        while time.monotonic() < deadline:
-            chosen = random.getrandbits(64)
-            again = settings(max_examples=400, derandomize=False, phases=phases)
-            seed(chosen)(again(fuzz))()
+    chosen = given(found[kind], st.lists(st.integers(0, LONGEST), max_size=4))
+    chosen(fuzz)()
+    exploring = settings(
+        max_examples=400,
+        derandomize=False,
+        phases=(Phase.generate, Phase.shrink),
+        suppress_health_check=list(HealthCheck),
+    )
+    deadline = time.monotonic() + SECONDS / len(found)
+    while time.monotonic() < deadline:
+        seed(random.getrandbits(64))(exploring(chosen(fuzz)))()
     with capsys.disabled():
         if SECONDS:
             print(f"\n{protocol}: {tried} {kind} inputs, each in three ways")
