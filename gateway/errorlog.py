@@ -5,23 +5,50 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Iterable
+from contextlib import suppress
 from logging.handlers import WatchedFileHandler
+from typing import Any
 
 _FORMAT = "%(asctime)s [%(process)d] [%(levelname)s] %(message)s"
 _DATE_FORMAT = "[%Y-%m-%d %H:%M:%S %z]"
 
 
 class _OneLine(logging.Formatter):
-    """Control characters in a message are escaped: a peer must not write log lines."""
+    """Control characters in a message are escaped: a peer must not write log lines.
+
+    The lines of a traceback are indented for the same reason: its last line may
+    repeat what a peer sent.
+    """
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
-        text = super().formatMessage(record)
-        if text.isprintable():
-            return text
-        return "".join(
-            char if char.isprintable() or char == "\t" else char.encode("unicode_escape").decode()
-            for char in text
-        )
+        return _escaped(super().formatMessage(record))
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802 - logging's name
+        lines = super().formatException(ei).split("\n")
+        return "\n".join("  " + _escaped(line) for line in lines)
+
+
+def _escaped(text: str) -> str:
+    if text.isprintable():
+        return text
+    return "".join(
+        char if char.isprintable() or char == "\t" else char.encode("unicode_escape").decode()
+        for char in text
+    )
+
+
+class _LogFile(WatchedFileHandler):
+    """A file that may be moved, and whose folder may vanish, without ending anything."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        with suppress(OSError):
+            super().emit(record)
+
+    def reopenIfNeeded(self) -> None:  # noqa: N802 - logging's name
+        with suppress(OSError):
+            super().reopenIfNeeded()
+            if self.stream is None:
+                self.stream = self._open()
 
 
 def open_error_log(path: str, level: str) -> logging.Logger:
@@ -29,16 +56,17 @@ def open_error_log(path: str, level: str) -> logging.Logger:
 
     Raises OSError.
     """
-    log = logging.getLogger("gateway.error")
+    # Not one of logging's tree: an application that configures logging anew
+    # (dictConfig) would switch it off.
+    log = logging.Logger("gateway.error")  # noqa: LOG001
     handler: logging.Handler = (
         logging.StreamHandler(sys.stderr)
         if path == "-"
-        else WatchedFileHandler(path, encoding="utf-8", errors="backslashreplace")
+        else _LogFile(path, encoding="utf-8", errors="backslashreplace")
     )
     handler.setFormatter(_OneLine(_FORMAT, _DATE_FORMAT))
     log.handlers[:] = [handler]
     log.setLevel(level.upper())
-    log.propagate = False
     logging.raiseExceptions = False  # a full disk must not end a request
     return log
 
@@ -46,7 +74,7 @@ def open_error_log(path: str, level: str) -> logging.Logger:
 def reopen(log: logging.Logger) -> None:
     """Write to a new file if the old one was moved away."""
     for handler in log.handlers:
-        if isinstance(handler, WatchedFileHandler):
+        if isinstance(handler, _LogFile):
             handler.acquire()
             try:
                 handler.reopenIfNeeded()
@@ -65,7 +93,10 @@ class ErrorStream:
         assert isinstance(handler, logging.StreamHandler)
         handler.acquire()
         try:
-            handler.stream.write(text)
+            if handler.stream is None and isinstance(handler, _LogFile):
+                handler.reopenIfNeeded()  # an application's dictConfig closed it
+            if handler.stream is not None:
+                handler.stream.write(text)
         except (OSError, UnicodeError, ValueError):
             pass  # as for the log itself: a full disk must not end a request
         finally:
@@ -77,4 +108,5 @@ class ErrorStream:
             self.write(line)
 
     def flush(self) -> None:
-        self._log.handlers[0].flush()
+        with suppress(OSError, ValueError):
+            self._log.handlers[0].flush()
