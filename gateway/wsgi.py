@@ -179,9 +179,11 @@ class Exchange:
         elif self.status is not None:
             raise ApplicationError("start_response was called twice without exc_info")
         status_code(status)
-        self.announced = encode_fields(headers).length
-        self.status = status
-        self.headers = list(headers)
+        fields = list(headers)
+        self.announced = encode_fields(fields).length
+        # A subclass of str was judged by its content, so that is what is sent.
+        self.status = status if type(status) is str else str.__str__(status)
+        self.headers = fields
         return self.write
 
     def write(self, data: bytes) -> None:
@@ -197,7 +199,7 @@ class Exchange:
     def _send_whole(self, data: bytes) -> None:
         """A body that is whole: one head with its length, one send."""
         status = self._checked_status()
-        if type(data) is not bytes:
+        if not isinstance(data, bytes):
             raise TypeError(f"the application must yield bytes, not {type(data).__name__}")
         request = self.request
         declared = self.announced

@@ -123,7 +123,9 @@ def _encode_fields(headers: Headers) -> Fields:
             if kind == CONTENT_LENGTH:
                 length = _content_length(value, length)
         values.append(value)
-        lines.append(f"{name}: {value}\r\n")
+        # Joined, not formatted: a subclass of str may print as something else
+        # than the content that is judged here.
+        lines += (name, ": ", value, "\r\n")
     try:
         joined = "".join(values)
         plain = joined.isascii() and joined.isprintable()
