@@ -471,3 +471,28 @@ def encode_pairs(pairs: Iterable[tuple[str, str]]) -> bytes:
 
 
 PEERS: dict[str, type[Peer]] = {"http": Http, "fastcgi": FastCgi, "scgi": Scgi}
+
+
+class Gate:
+    """Where an application waits until the test lets it go on; see ``rules_app.wait_at``."""
+
+    def __init__(self, path) -> None:
+        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._listener.bind(str(path))
+        self._listener.listen(64)
+        self._listener.settimeout(TIMEOUT)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._listener.close()
+
+    def arrived(self) -> socket.socket:
+        """Wait until the application stands at the gate; close what this returns to open it."""
+        waiting, _ = self._listener.accept()
+        return waiting
+
+    def pass_one(self) -> None:
+        """Wait for the application and let it go on."""
+        self.arrived().close()

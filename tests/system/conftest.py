@@ -11,6 +11,7 @@ import sys
 import tempfile
 import threading
 from contextlib import suppress
+from itertools import count
 from pathlib import Path
 from textwrap import dedent
 from time import monotonic
@@ -23,6 +24,10 @@ STOP_TIMEOUT = 20.0
 
 PROTOCOLS = ("http", "fastcgi", "scgi")
 KINDS = ("tcp", "unix")
+
+#: One-idea applications; importable here, so that tests can go through their tables.
+APPS = Path(__file__).parents[1] / "apps"
+sys.path.append(str(APPS))
 
 #: What the log must never say: it is a bug, whatever the input.
 FAULTS = ("a fault of the server", "a worker failed")
@@ -152,9 +157,13 @@ class Server:
             self.process.wait()
             self.errors.wait_for_end(timeout)
         assert gone, f"the server did not stop:\n{self.log}"
+        self.check()
+        return code
+
+    def check(self) -> None:
+        """The server has shown no fault of its own."""
         for fault in FAULTS:
             assert fault not in self.log, self.log
-        return code
 
     def cleanup(self) -> None:
         try:
@@ -255,3 +264,38 @@ def protocol(request) -> str:
 def threads(request) -> str:
     """The application on the loop, and in a pool."""
     return request.param
+
+
+@pytest.fixture(params=["1", "4"], ids=["inline", "pool"], scope="session")
+def rules_server(request):
+    start = Serve()
+    try:
+        server = start(APPS / "rules_app.py", "--threads", request.param)
+        for file, size in ("empty", 0), ("small", 100), ("large", 5_000_000):
+            (server.folder / file).write_bytes(numbered(size))
+        yield server
+    finally:
+        start.stop()
+
+
+@pytest.fixture
+def rules(rules_server):
+    """``tests/apps/rules_app.py`` with one worker, which has to survive every test."""
+    yield rules_server
+    rules_server.check()
+    assert rules_server.process.poll() is None
+    assert len(rules_server.workers) == 1, rules_server.log
+
+
+def numbered(size: int) -> bytes:
+    """Bytes of which each part is different, so that a lost or doubled one shows."""
+    return b"".join(b"%07d\n" % number for number in range(size // 8 + 1))[:size]
+
+
+_names = count(1)
+
+
+@pytest.fixture
+def name() -> str:
+    """A name that no other test uses."""
+    return f"n{next(_names)}"

@@ -1,0 +1,275 @@
+"""Running gateways in unusual ways, and looking at processes from outside."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from time import monotonic, sleep
+
+from clients import PEERS, Address
+
+GATEWAY = [sys.executable, "-m", "gateway"]
+TIMEOUT = 30.0
+
+#: An application that says which process answered; /wait/NAME answers when a file NAME appears
+#: beside it, and meanwhile there is NAME.started with the worker's process id.
+WAITING_APP = """
+import os
+import time
+
+FOLDER = os.path.dirname(os.path.abspath(__file__))
+VERSION = "1"
+
+def app(environ, start_response):
+    path = environ["PATH_INFO"]
+    if path.startswith("/wait/"):
+        name = os.path.join(FOLDER, path[6:])
+        with open(name + ".new", "w") as file:
+            file.write(str(os.getpid()))
+        os.rename(name + ".new", name + ".started")
+        while not os.path.exists(name):
+            time.sleep(0.005)
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return [f"{VERSION} {os.getpid()}".encode()]
+"""
+
+
+def wait_for(condition: Callable[[], object], what: str, timeout: float = TIMEOUT):
+    """Wait until ``condition`` gives something true, and return that."""
+    deadline = monotonic() + timeout
+    while not (found := condition()):
+        assert monotonic() < deadline, f"waited {timeout} s in vain: {what}"
+        sleep(0.005)
+    return found
+
+
+def environment(more: dict[str, str] | None = None) -> dict[str, str]:
+    """Ours without what the gateway reads."""
+    known = ("PORT", "WEB_CONCURRENCY", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES")
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith("GATEWAY_") and name not in known
+    }
+    return kept | (more or {})
+
+
+def run(
+    *words: str,
+    cwd: Path,
+    env: dict[str, str] | None = None,
+    timeout: float = TIMEOUT,
+    user: str | None = None,
+) -> subprocess.CompletedProcess[str]:
+    """``gateway WORDS`` that is expected to end by itself."""
+    return subprocess.run(
+        [*GATEWAY, *words],
+        cwd=cwd,
+        env=environment(env),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+        user=user,
+    )
+
+
+class Gateway:
+    """A gateway that was started with descriptors, limits or words of its own."""
+
+    def __init__(self, command: list[str], cwd: Path, **options) -> None:
+        self._log = tempfile.TemporaryFile()
+        options.setdefault("stdin", subprocess.DEVNULL)
+        self.process = subprocess.Popen(
+            command,
+            cwd=cwd,
+            stdout=subprocess.DEVNULL,
+            stderr=self._log,
+            env=environment(options.pop("env", None)),
+            start_new_session=True,
+            **options,
+        )
+
+    @property
+    def log(self) -> str:
+        size = os.fstat(self._log.fileno()).st_size
+        return os.pread(self._log.fileno(), size, 0).decode("utf-8", "replace")
+
+    def wait_for_log(self, text: str, count: int = 1) -> None:
+        wait_for(
+            lambda: self.log.count(text) >= count or self.process.poll() is not None,
+            f"{text!r} in {self.log}",
+        )
+        assert self.log.count(text) >= count, self.log
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        self.process.send_signal(number)
+        return self.process.wait(TIMEOUT)
+
+    def end(self) -> None:
+        """Leave nothing behind, whatever state it is in."""
+        if self.process.poll() is None:
+            with suppress(subprocess.TimeoutExpired):
+                self.stop(signal.SIGQUIT)
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+        self._log.close()
+
+
+@contextmanager
+def started(*words: str, cwd: Path, before: tuple[str, ...] = (), **options) -> Iterator[Gateway]:
+    """``gateway WORDS``, ready; ``before`` is a command that executes it."""
+    gateway = Gateway([*before, *GATEWAY, *words], cwd, **options)
+    try:
+        gateway.wait_for_log("is ready")
+        yield gateway
+    finally:
+        gateway.end()
+
+
+# Processes from outside (proc(5))
+
+
+def alive(pid: int) -> bool:
+    """Whether the process runs; a zombie does not."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return state not in "ZX"
+
+
+def children(pid: int) -> list[int]:
+    return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def descriptors(pid: int) -> int:
+    return len(os.listdir(f"/proc/{pid}/fd"))
+
+
+def threads(pid: int) -> int:
+    return len(os.listdir(f"/proc/{pid}/task"))
+
+
+def cpu_seconds(pid: int) -> float:
+    words = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(words[11]) + int(words[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def switches(pid: int) -> int:
+    """How often the process went to sleep: its wake-ups."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("voluntary_ctxt_switches:"):
+            return int(line.split()[1])
+    raise AssertionError("no context switches in proc")
+
+
+def memory(pid: int) -> int:
+    """Bytes of private memory."""
+    total = 0
+    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+        if line.startswith(("Private_Clean:", "Private_Dirty:")):
+            total += int(line.split()[1]) * 1024
+    return total
+
+
+class Load:
+    """Clients that ask, each as soon as it has its answer, and what became of their requests.
+
+    ``lost`` are requests that a server had taken and did not answer whole, or answered wrong;
+    ``raced`` are those on a kept connection that the server closed without a byte of an answer
+    while the request was under way (a client tries these again); ``refused`` found nobody listening.
+    """
+
+    def __init__(
+        self, protocol: str, address: Address, *, keep: bool, clients: int = 4, target: str = "/"
+    ) -> None:
+        self.answered = 0
+        self.raced = 0
+        self.refused = 0
+        self.lost: list[str] = []
+        self.bodies: set[bytes] = set()
+        self._protocol = protocol
+        self._address = address
+        self._request = {"close": True} if not keep and protocol != "scgi" else {}
+        self._target = target
+        self._lock = threading.Lock()
+        self._stop = threading.Event()
+        self._threads = [threading.Thread(target=self._run, daemon=True) for _ in range(clients)]
+        for thread in self._threads:
+            thread.start()
+
+    def __enter__(self) -> Load:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.finish()
+
+    def reached(self, count: int) -> None:
+        """Wait for so many more answers."""
+        wanted = self.answered + count
+        wait_for(lambda: self.answered >= wanted or self.lost, f"{wanted} answers")
+
+    def finish(self) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join(TIMEOUT)
+            assert not thread.is_alive(), "a client hangs"
+
+    def __str__(self) -> str:
+        return (
+            f"{self.answered} answered, {len(self.lost)} lost, {self.raced} raced, "
+            f"{self.refused} refused"
+        )
+
+    def _run(self) -> None:
+        peer = None
+        while not self._stop.is_set():
+            used = peer is not None
+            try:
+                if peer is None:
+                    peer = PEERS[self._protocol](self._address)
+            except (ConnectionRefusedError, FileNotFoundError):
+                with self._lock:
+                    self.refused += 1
+                self._stop.wait(0.005)
+                continue
+            except OSError as error:
+                self._lose(f"connect: {error!r}")
+                continue
+            try:
+                answer = peer.ask(self._target, **self._request)
+            except (OSError, AssertionError) as error:
+                if used and isinstance(error, ConnectionError) and not peer.buffer:
+                    with self._lock:
+                        self.raced += 1
+                else:
+                    self._lose(f"{'kept' if used else 'fresh'} connection: {error!r}")
+                peer.close()
+                peer = None
+                continue
+            if answer.status != 200 or not answer.whole:
+                self._lose(repr(answer))
+            with self._lock:
+                self.answered += 1
+                self.bodies.add(answer.body)
+            closes = self._request or self._protocol == "scgi"
+            if closes or (answer.get("connection") or "").lower() == "close":
+                peer.close()
+                peer = None
+        if peer is not None:
+            peer.close()
+
+    def _lose(self, what: str) -> None:
+        with self._lock:
+            self.lost.append(what)
+        self._stop.wait(0.005)
