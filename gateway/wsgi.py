@@ -120,8 +120,6 @@ class Exchange:
         access = self.worker.access
         begun = perf_counter() if access is not None else 0.0
         request = self.request
-        if self.worker.retiring:
-            request.keep_alive = False
         body: Any = request.environ["wsgi.input"]
         try:
             self._call()
@@ -298,7 +296,13 @@ class Exchange:
     def _checked_status(self) -> str:
         if self.status is None:
             raise ApplicationError("the application answered without calling start_response")
+        self._say_goodbye()
         return self.status
+
+    def _say_goodbye(self) -> None:
+        """A worker that leaves says so in every head that it still sends."""
+        if self.worker.retiring:
+            self.request.keep_alive = False
 
     # Failing
 
@@ -322,6 +326,7 @@ class Exchange:
     def _answer(self, status: str, body: bytes) -> None:
         self.status = status
         self.headers = [("Content-Type", "text/plain; charset=utf-8")]
+        self._say_goodbye()
         try:
             reply = self.codec.reply(self.request, status, self.headers, body)
             self.started = True
