@@ -33,7 +33,8 @@ def environ_as_json(environ, start_response):
     seen["wsgi.version"] = list(environ["wsgi.version"])
     seen["body"] = environ["wsgi.input"].read().decode("latin-1")
     data = json.dumps(seen).encode()
-    start_response("200 OK", [("Content-Type", "application/json"), ("X-Probe", "environ")])
+    headers = [("Content-Type", "application/json"), ("X-Probe", str(os.getpid()))]
+    start_response("200 OK", headers)
     return [data]
 
 

@@ -19,8 +19,8 @@ SHA = hashlib.sha256(DATA).hexdigest()
 class WithoutData:
     """A connection that leaves out flup's FCGI_DATA record.
 
-    No Responder gets one, and it comes when the request is whole: it may meet a connection that
-    is already answered and closed.
+    No Responder gets one, and it comes when the request is whole: it may meet a unix socket that
+    is already answered and closed, and flup does not read an answer that it cannot write to.
     """
 
     def __init__(self, connection):
@@ -84,7 +84,7 @@ CLIENTS = {"fastcgi": FlupFastCgi, "scgi": FlupScgi}
 @pytest.fixture(params=TRANSPORTS)
 def addresses(request, servers):
     """The gateway's binds of one kind: protocol → address."""
-    known = servers.gateway("root")
+    known = servers.gateway("root").addresses
     return {protocol: at for (protocol, kind), at in known.items() if kind == request.param}
 
 
