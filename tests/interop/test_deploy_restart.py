@@ -1,16 +1,41 @@
-"""The gateway may be stopped, started and reloaded behind every file of deploy/."""
+"""Connections to the gateway last, and survive its restart, behind every file of deploy/."""
 
 import contextlib
 import http.client
 import signal
 import threading
 import time
+from pathlib import Path
 
 import pytest
 from front_ends import FILES, HOST
 
 #: Gateways of their own: nobody else's are stopped.
 RESTARTED, RELOADED = "--keepalive=60", "--keepalive=61"
+KEPT = {"nginx": 62, "apache": 63}
+
+
+def connections(address):
+    """What tells the open connections of a server apart: the peer's port, or the inode."""
+    if isinstance(address, str):
+        rows = [line.split() for line in Path("/proc/net/unix").read_text().splitlines()]
+        return {row[6] for row in rows if row[-1] == address and row[5] == "03"}
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()]
+    local = f"0100007F:{address[1]:04X}"
+    return {row[2] for row in rows if row[1] == local and row[3] == "01"}
+
+
+@pytest.mark.parametrize("way", [way for way in FILES if way.protocol != "scgi"], ids=str)
+def test_connections_to_the_gateway_are_kept(servers, way):
+    option = f"--keepalive={KEPT[way.server]}"
+    site = servers.site(way, option)
+    backend = servers.gateway(way.mount, option).addresses[way.protocol, way.transport]
+    site.ask()
+    before = connections(backend)
+    for number in range(10):
+        assert site.ask(f"/{number}").status == 200
+    assert before
+    assert before == connections(backend)
 
 
 def post(client, site):
