@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from time import monotonic, sleep
+from typing import Self
 
 from clients import PEERS, Address
 
@@ -156,7 +157,7 @@ def descriptors(pid: int) -> int:
     return len(os.listdir(f"/proc/{pid}/fd"))
 
 
-def threads(pid: int) -> int:
+def threads_of(pid: int) -> int:
     return len(os.listdir(f"/proc/{pid}/task"))
 
 
@@ -187,7 +188,7 @@ class Load:
 
     ``lost`` are requests that a server had taken and did not answer whole, or answered wrong;
     ``raced`` are those on a kept connection that the server closed without a byte of an answer
-    while the request was under way (a client tries these again); ``refused`` found nobody listening.
+    while the request was under way (a client tries these again); ``refused`` found no listener.
     """
 
     def __init__(
@@ -204,11 +205,15 @@ class Load:
         self._target = target
         self._lock = threading.Lock()
         self._stop = threading.Event()
-        self._threads = [threading.Thread(target=self._run, daemon=True) for _ in range(clients)]
+        self._answered = [0] * clients
+        self._threads = [
+            threading.Thread(target=self._run, args=(number,), daemon=True)
+            for number in range(clients)
+        ]
         for thread in self._threads:
             thread.start()
 
-    def __enter__(self) -> Load:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -218,6 +223,17 @@ class Load:
         """Wait for so many more answers."""
         wanted = self.answered + count
         wait_for(lambda: self.answered >= wanted or self.lost, f"{wanted} answers")
+
+    def forget_bodies(self) -> None:
+        """Have only answers to requests from now on in ``bodies``, of every client."""
+        for _ in range(2):
+            with self._lock:
+                self.bodies.clear()
+                before = list(self._answered)
+            wait_for(
+                lambda before=before: all(map(int.__lt__, before, self._answered)) or self.lost,
+                "an answer for every client",
+            )
 
     def finish(self) -> None:
         self._stop.set()
@@ -231,7 +247,7 @@ class Load:
             f"{self.refused} refused"
         )
 
-    def _run(self) -> None:
+    def _run(self, number: int) -> None:
         peer = None
         while not self._stop.is_set():
             used = peer is not None
@@ -261,6 +277,7 @@ class Load:
                 self._lose(repr(answer))
             with self._lock:
                 self.answered += 1
+                self._answered[number] += 1
                 self.bodies.add(answer.body)
             closes = self._request or self._protocol == "scgi"
             if closes or (answer.get("connection") or "").lower() == "close":
