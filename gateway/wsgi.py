@@ -36,6 +36,7 @@ class FileWrapper:
     def __init__(self, filelike: Any, block_size: int = _BLOCK_SIZE) -> None:
         self.filelike = filelike
         self.block_size = block_size
+        self.left = UNKNOWN
         if hasattr(filelike, "close"):
             self.close = filelike.close
 
@@ -43,7 +44,10 @@ class FileWrapper:
         return self
 
     def __next__(self) -> bytes:
-        data: bytes = self.filelike.read(self.block_size)
+        data: bytes = self.filelike.read(self.block_size) if self.left else b""
+        if self.left != UNKNOWN:
+            data = data[: self.left]
+            self.left -= len(data)
         if not data:
             raise StopIteration
         return data
@@ -156,8 +160,12 @@ class Exchange:
             self._send_whole(result[0] if len(result) == 1 else b"".join(result))
             return
         self.iterable = result
-        if not (kind is FileWrapper and self._send_file(result)):
-            self._send_pieces(result)
+        if kind is FileWrapper:
+            if self._send_file(result):
+                return
+            # PEP 3333: of a longer file, no more than Content-Length is sent.
+            result.left = self.request.remaining if self.started else self.announced
+        self._send_pieces(result)
 
     # What the application calls
 
