@@ -156,7 +156,7 @@ class Connection(Channel):
                 self.closing = True
         if self.pending:
             self.pump()
-        if self.closing or self.output or len(self.pending) > _MOST_PENDING:
+        if self.closing or self.output or self.gone or len(self.pending) > _MOST_PENDING:
             self.settle()
 
     def _take_all(self, events: list[Event]) -> None:
