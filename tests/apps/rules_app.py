@@ -723,7 +723,7 @@ def file_shorter(environ, start_response):
 
 @page
 def file_longer(environ, start_response):
-    headers = [("Content-Length", "100")]
+    headers = [("Content-Length", "200")]
     return wrapped(environ, start_response, opened("small"), headers)
 
 

@@ -372,6 +372,10 @@ class FastCgi(Peer):
         self._reading = request.get("number", 1)
         super().start(target, **request)
 
+    def abort(self, number: int) -> None:
+        """The front end no longer wants the answer."""
+        self.send(record(ABORT, number))
+
     def record(self) -> tuple[int, int, bytes] | None:
         """The next record: type, request id, content; None at the end."""
         if not self.need(8):

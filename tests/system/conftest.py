@@ -267,10 +267,15 @@ def threads(request) -> str:
 
 
 @pytest.fixture(params=["1", "4"], ids=["inline", "pool"], scope="session")
-def rules_server(request):
+def threads_of_rules(request) -> str:
+    return request.param
+
+
+@pytest.fixture(scope="session")
+def rules_server(threads_of_rules):
     start = Serve()
     try:
-        server = start(APPS / "rules_app.py", "--threads", request.param)
+        server = start(APPS / "rules_app.py", "--threads", threads_of_rules)
         for file, size in ("empty", 0), ("small", 100), ("large", 5_000_000):
             (server.folder / file).write_bytes(numbered(size))
         yield server
