@@ -52,6 +52,7 @@ FIELDS = [
     ("content-length 00", ["Content-Length: 00"], {"CONTENT_LENGTH": "0"}),
     ("case of names", ["ACCEPT: x", "x-a: 1", "X-b: 2"], {"ACCEPT": "x", "X_A": "1", "X_B": "2"}),
     ("white space around", ["X:   a  b \t"], {"X": "a  b"}),
+    ("no-break space stays", ["X: a\xa0\x85 \t"], {"X": "a\xa0\x85"}),
     ("no white space", ["X:a"], {"X": "a"}),
     ("empty value", ["X:", "Y: \t "], {"X": "", "Y": ""}),
     ("tab inside", ["X: a\tb"], {"X": "a\tb"}),
