@@ -112,7 +112,7 @@ def encode_fields(headers: Headers) -> Fields:
 def _encode_fields(headers: Headers) -> Fields:
     kinds = PLAIN
     length = UNKNOWN
-    lines = []
+    lines: list[str] = []
     values = []
     for name, value in headers:
         kind = _names.get(name)
