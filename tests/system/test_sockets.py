@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 from clients import PEERS, Http
-from processes import GATEWAY, TIMEOUT, Gateway, environment, run, started
+from processes import GATEWAY, TIMEOUT, Gateway, environment, run, run_many, started
 
 APP = """
 def app(environ, start_response):
@@ -362,14 +362,10 @@ MALFORMED = [
 
 @pytest.fixture(scope="module")
 def refusals(tmp_path_factory):
-    """All malformed addresses, three processes at a time: each start costs its import."""
-    from concurrent.futures import ThreadPoolExecutor
-
     folder = tmp_path_factory.mktemp("refused")
     (folder / "app.py").write_text(APP)
-    with ThreadPoolExecutor(3) as pool:
-        done = pool.map(lambda case: run("app:app", "--bind", case[0], cwd=folder), MALFORMED)
-        return dict(zip(MALFORMED, done, strict=True))
+    done = run_many([(["app:app", "--bind", text], folder, {}) for text, _ in MALFORMED])
+    return dict(zip(MALFORMED, done, strict=True))
 
 
 @pytest.mark.parametrize("case", MALFORMED, ids=[repr(text) for text, _ in MALFORMED])
