@@ -52,8 +52,12 @@ MUST_SHOW = [
 ]
 
 
-def run(rounds, requests, scenarios=tuple(SCENARIOS)):
-    """Yield lines of Markdown."""
+def run(rounds, requests, scenarios=tuple(SCENARIOS), tries=1):
+    """Yield lines of Markdown.
+
+    A turn in which others used the machine is taken again, up to ``tries``
+    times in all; the quietest counts, whatever it measured.
+    """
     results = {}
     for key in scenarios:
         title, peers = SCENARIOS[key]
@@ -62,11 +66,20 @@ def run(rounds, requests, scenarios=tuple(SCENARIOS)):
             shift = number % len(peers)
             for peer in peers[shift:] + peers[:shift]:
                 sys.stderr.write(f"{key} round {number + 1}/{rounds}: {peer.name}\n")
-                with peer.serving() as (pid, port):
-                    loads[peer.name].append(measure(pid, port, requests))
+                loads[peer.name].append(_turn(peer, requests, tries))
         results[key] = loads
         yield from _table(title, loads)
     yield from _verdicts(results)
+
+
+def _turn(peer, requests, tries):
+    with peer.serving() as (pid, port):
+        best = measure(pid, port, requests)
+        for _ in range(tries - 1):
+            if best.elsewhere <= _QUIET:
+                break
+            best = min(best, measure(pid, port, requests), key=lambda load: load.elsewhere)
+    return best
 
 
 def ratio(loads, name, other):
