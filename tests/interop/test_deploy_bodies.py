@@ -41,6 +41,14 @@ def test_upload_of_odd_size(site, size):
     assert answer.body == f"{size} {hashlib.sha256(LARGE[:size]).hexdigest()}".encode()
 
 
+@pytest.mark.parametrize("size", [1_000_001, 20 << 20])
+def test_upload_above_the_limit(servers, site, size):
+    """The gateway refuses it, and the refusal reaches the client that is still sending."""
+    site = servers.site(site.way, "--limit-request-body=1000000")
+    assert site.ask(app="digest", method="POST", body=LARGE[:1_000_000]).status == 200
+    assert site.ask(app="digest", method="POST", body=LARGE[:size]).status == 413
+
+
 def test_upload_that_the_application_does_not_read(site):
     answer = site.ask(app="ignore", method="POST", body=LARGE[: 3 << 20])
     assert (answer.status, answer.body) == (200, b"did not look")
