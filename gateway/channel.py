@@ -53,7 +53,7 @@ class Channel:
                 raise ClientDisconnected("the peer is gone")
             output = self.output
             try:
-                if output:
+                if output.size:
                     output.append(data)
                     self._flush()
                 else:
@@ -106,7 +106,7 @@ class Channel:
             except OSError as error:
                 self._drop()
                 raise ClientDisconnected(str(error)) from None
-            done = not self.output
+            done = not self.output.size
         self.release()
         return done
 
@@ -129,7 +129,7 @@ class Channel:
         self.release()
         if self.output.size > self.settings.response_buffer_size:
             self._wait_for_room()
-        if self.output:
+        if self.output.size:
             self.send_later()
 
     def _wait_for_room(self) -> None:

@@ -14,7 +14,6 @@ import struct
 from collections import deque
 from contextlib import suppress
 from io import BytesIO
-from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from gateway.body import Intake
@@ -156,7 +155,7 @@ class Connection(Channel):
                 self.closing = True
         if self.pending:
             self.pump()
-        if self.closing or self.output or self.gone or len(self.pending) > _MOST_PENDING:
+        if self.closing or self.output.size or self.gone or len(self.pending) > _MOST_PENDING:
             self.settle()
 
     def _take_all(self, events: list[Event]) -> None:
@@ -165,7 +164,10 @@ class Connection(Channel):
             self.partial = False
             self.since = self.worker.now
             for event in events:
-                self._take(event)
+                if type(event) is Request and not event.more:
+                    self._ready(event, BytesIO(event.body), len(event.body))
+                else:
+                    self._take(event)
         elif self.intake or not self.partial:
             self.partial = not self.intake
             self.since = self.worker.now
@@ -174,13 +176,11 @@ class Connection(Channel):
             self.codec.outbox = b""
 
     def _take(self, event: Event) -> None:
+        """Take what is no whole request."""
         if isinstance(event, Request):
-            if event.more:
-                self.read_size = _BODY_READ_SIZE
-                self.intake[event.stream] = Intake(event, self.settings)
-                self._more(Body(event.stream, event.body, True))
-            else:
-                self._ready(event, BytesIO(event.body), len(event.body))
+            self.read_size = _BODY_READ_SIZE
+            self.intake[event.stream] = Intake(event, self.settings)
+            self._more(Body(event.stream, event.body, True))
         elif isinstance(event, Abort):
             self._abort(event.stream)
         else:
@@ -220,8 +220,7 @@ class Connection(Channel):
         environ["wsgi.input"] = body
         if request.length == UNKNOWN and size:
             environ["CONTENT_LENGTH"] = str(size)
-        with self.lock:
-            self.pending.append(request)
+        self.pending.append(request)
 
     def _abort(self, stream: int) -> None:
         intake = self.intake.pop(stream, None)
@@ -296,12 +295,12 @@ class Connection(Channel):
         queue = self.worker.queue
         in_order = self.slots == 1
         if queue is None:
-            while self.pending and not self.gone and not (in_order and self.output):
+            while self.pending and not self.gone and not (in_order and self.output.size):
                 self._serve(self.pending.popleft())
             return
         with self.lock:
             if in_order:
-                wanted = int(not self.output and not self.active and bool(self.pending))
+                wanted = int(not self.output.size and not self.active and bool(self.pending))
             else:
                 handed_over = self.active - len(self.running)
                 wanted = min(len(self.pending) - handed_over, self.slots - self.active)
@@ -315,16 +314,17 @@ class Connection(Channel):
             item = self._next()
         if item is not None:
             self._serve(item)
+        self.since = self.worker.now
         with self.lock:
             if type(item) is Request:
                 self.running.pop(item.stream, None)
             again = item is not None and bool(self.pending) and not self.gone
-            if again and self.slots == 1 and self.output:
+            if again and self.slots == 1 and self.output.size:
                 again = False
             if not again:
                 self.active -= 1
             loop_is_needed = not again and (
-                self.gone or self.closing or self.output or self.interest != READ
+                self.gone or self.closing or self.output.size or self.interest != READ
             )
         if again:
             self.worker.queue.put(self)  # type: ignore[union-attr]
@@ -337,7 +337,7 @@ class Connection(Channel):
             return None
         if self.slots == 1:
             return self.pending.popleft()
-        for index, item in enumerate(self.pending):
+        for index, item in enumerate(tuple(self.pending)):  # the loop may append meanwhile
             assert type(item) is Request
             if item.stream not in self.running:
                 del self.pending[index]
@@ -354,7 +354,6 @@ class Connection(Channel):
             return
         assert type(item) is Request
         Exchange(self, item).run()
-        self.since = monotonic()
         if not item.keep_alive:
             self.ending = True
             self.closing = True
@@ -376,13 +375,13 @@ class Connection(Channel):
         """Decide what the loop waits for, or close (loop thread)."""
         if self.closed:
             return
-        if self.pending and not self.output and not self.gone:
+        if self.pending and not self.output.size and not self.gone:
             self.pump()
         with self.lock:
             # Under the lock, so that a thread that finishes meanwhile sees the
             # outcome, or is seen.
             idle = not self.active and not self.pending
-            interest = WRITE if self.output else 0
+            interest = WRITE if self.output.size else 0
             if not self.eof and (self.linger_until or not self.closing):
                 interest |= READ if len(self.pending) <= _MOST_PENDING else 0
             if self.gone:
@@ -458,7 +457,7 @@ class Connection(Channel):
         if self.linger_until:
             if waited > LINGER_READ or now > self.linger_until:
                 self.close()
-        elif self.output:
+        elif self.output.size:
             if now - self.progress > settings.send_timeout:
                 self.worker.log.info("%s: the peer takes nothing", self.peer)
                 self.lose()

@@ -63,9 +63,6 @@ class Output:
         self.released: list[Callable[[], None]] = []
         self.size = 0
 
-    def __bool__(self) -> bool:
-        return bool(self._chunks)
-
     def append(self, data: bytes | memoryview) -> None:
         """Queue a piece.  Raises OSError if it has to go to a full disk."""
         size = len(data)
@@ -86,7 +83,7 @@ class Output:
         self.size += size
 
     def append_file(self, piece: FileRange) -> None:
-        """Queue a range of a file of the application."""
+        """Queue a range, which is not empty, of a file of the application."""
         self._chunks.append(piece)
         self.size += piece.count
 

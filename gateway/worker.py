@@ -189,14 +189,9 @@ class Worker:
             if wall != self._second:
                 self._second = wall
                 Http1Codec.date = f"Date: {format_date_time(wall)}\r\n"
-            for number, mask in events:
-                connection = connections.get(number)
-                if connection is None:
-                    self._other_event(number)
-                elif mask == READ:
-                    connection.readable()
-                else:
-                    connection.on_event(mask)
+            self._handle(events)
+            if monotonic() - now > _TICK:
+                self._excuse(events)
             while self._handed_back:
                 self._handed_back.popleft().settle()
             if not self._accepting or self.retiring:
@@ -210,6 +205,25 @@ class Worker:
     def _sweep(self, now: float) -> None:
         for connection in list(self._connections.values()):
             connection.sweep(now)
+
+    def _handle(self, events: list[tuple[int, int]]) -> None:
+        connections = self._connections
+        for number, mask in events:
+            connection = connections.get(number)
+            if connection is None:
+                self._other_event(number)
+            elif mask == READ:
+                connection.readable()
+            else:
+                connection.on_event(mask)
+
+    def _excuse(self, events: list[tuple[int, int]]) -> None:
+        """An application held the loop: its connections were not idle meanwhile."""
+        self.now = monotonic()
+        for number, _ in events:
+            connection = self._connections.get(number)
+            if connection is not None:
+                connection.since = self.now
 
     def _other_event(self, number: int) -> None:
         if number in self._listeners:

@@ -38,24 +38,33 @@ _LAST_WINS = frozenset({"HTTP_HOST", "HTTP_AUTHORIZATION"})
 
 
 def variables(names: Sequence[str], values: Sequence[str]) -> dict[str, str]:
-    """One dictionary of what a front end sent.
-
-    A repeated client header arrives as a repeated ``HTTP_*`` and is joined;
-    of any other repeated variable the last wins.
-    """
+    """One dictionary of what a front end sent."""
     environ = dict(zip(names, values, strict=True))
     if len(environ) != len(names):
         environ.clear()
         for name, value in zip(names, values, strict=True):
-            if name in environ and name.startswith("HTTP_") and name not in _LAST_WINS:
-                separator = "; " if name == "HTTP_COOKIE" else ","
-                environ[name] += separator + value
-            else:
-                environ[name] = value
-    if not _DROPPED.isdisjoint(environ):
-        for name in _DROPPED:
-            environ.pop(name, None)
+            environ[name] = merged(environ, name, value) if name in environ else value
+    drop_foreign(environ)
     return environ
+
+
+def merged(environ: dict[str, str], name: str, value: str) -> str:
+    """The value of a variable that is there already.
+
+    A repeated client header arrives as a repeated ``HTTP_*`` and is joined; of
+    any other repeated variable the last wins.
+    """
+    if not name.startswith("HTTP_") or name in _LAST_WINS:
+        return value
+    separator = "; " if name == "HTTP_COOKIE" else ","
+    return environ[name] + separator + value
+
+
+def drop_foreign(environ: dict[str, str]) -> None:
+    """Drop what must not reach the application."""
+    if not _DROPPED.isdisjoint(environ):
+        for name in _DROPPED.intersection(environ):
+            del environ[name]
 
 
 def body_length(environ: dict[str, str], name: str = "CONTENT_LENGTH") -> int:

@@ -15,7 +15,7 @@ from __future__ import annotations
 from struct import Struct
 from typing import ClassVar
 
-from protocols.cgi import CgiCodec, body_length, refusal_head, variables
+from protocols.cgi import CgiCodec, body_length, drop_foreign, refusal_head
 from protocols.fastcgi_records import (
     ABORT_REQUEST,
     BEGIN_REQUEST,
@@ -52,6 +52,7 @@ from protocols.model import (
 )
 
 _BEGIN_BODY = Struct(">HB5x")
+_TO_APPLICATION = frozenset({PARAMS, STDIN, DATA, ABORT_REQUEST})
 
 
 class _Stream:
@@ -187,7 +188,7 @@ class FastCgiCodec(CgiCodec):
                 "FCGI_MPXS_CONNS": int(self.limits.multiplex > 1),
             }
             try:
-                asked = decode_pairs(content)[0]
+                asked = decode_pairs(content)
             except ValueError as error:
                 raise ProtocolError(f"FCGI_GET_VALUES: {error}") from None
             self.outbox += values_result({name: values[name] for name in asked if name in values})
@@ -233,7 +234,7 @@ class FastCgiCodec(CgiCodec):
 
     def _application(self, kind: int, number: int, content: bytes) -> None:
         stream = self._streams.get(number)
-        if kind not in (PARAMS, STDIN, DATA, ABORT_REQUEST):
+        if kind not in _TO_APPLICATION:
             if kind > DATA:
                 self.outbox += unknown_type(kind)
                 return
@@ -271,7 +272,8 @@ class FastCgiCodec(CgiCodec):
         block = stream.params[0] if len(stream.params) == 1 else b"".join(stream.params)
         stream.params.clear()
         try:
-            environ = variables(*decode_pairs(block))
+            environ = decode_pairs(block)
+            drop_foreign(environ)
             length = body_length(environ)
             if stream.role == "filter":
                 stream.data_length = body_length(environ, "FCGI_DATA_LENGTH")

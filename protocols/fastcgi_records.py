@@ -7,6 +7,8 @@ from struct import Struct
 from struct import error as StructError  # noqa: N812 - it is a class
 from typing import Final
 
+from protocols.cgi import merged
+
 #: version, type, requestId, contentLength, paddingLength, reserved.
 HEADER: Final = Struct(">BBHHBx")
 
@@ -79,34 +81,47 @@ def values_result(values: Mapping[str, int]) -> bytes:
     return record(GET_VALUES_RESULT, 0, content)
 
 
-def decode_pairs(block: bytes) -> tuple[list[str], list[str]]:
-    """Names and values of a whole block of name-value pairs, as latin-1 (section 3.4).
+def decode_pairs(block: bytes) -> dict[str, str]:
+    """The name-value pairs of a whole block, as latin-1 (section 3.4).
 
     Raises ValueError if a pair is cut off.
     """
     text = block.decode("latin-1")
-    names: list[str] = []
-    values: list[str] = []
+    pairs: dict[str, str] = {}
     position = 0
     size = len(block)
     try:
         while position < size:
             name_length = block[position]
-            position += 1
-            if name_length >= 128:
-                name_length = _LONG.unpack_from(block, position - 1)[0] & 0x7FFFFFFF
-                position += 3
-            value_length = block[position]
-            position += 1
-            if value_length >= 128:
-                value_length = _LONG.unpack_from(block, position - 1)[0] & 0x7FFFFFFF
-                position += 3
-            middle = position + name_length
-            names.append(text[position:middle])
+            value_length = block[position + 1]
+            if name_length | value_length < 128:
+                start = position + 2
+            else:
+                name_length, value_length, start = _long_lengths(block, position)
+            middle = start + name_length
             position = middle + value_length
-            values.append(text[middle:position])
+            name = text[start:middle]
+            if name in pairs:
+                pairs[name] = merged(pairs, name, text[middle:position])
+            else:
+                pairs[name] = text[middle:position]
     except (IndexError, StructError):
         position = size + 1
     if position > size:
         raise ValueError("a name-value pair is cut off")
-    return names, values
+    return pairs
+
+
+def _long_lengths(block: bytes, position: int) -> tuple[int, int, int]:
+    """Both lengths of a pair of which at least one takes four bytes, and where its name starts."""
+    name_length = block[position]
+    position += 1
+    if name_length >= 128:
+        name_length = _LONG.unpack_from(block, position - 1)[0] & 0x7FFFFFFF
+        position += 3
+    value_length = block[position]
+    position += 1
+    if value_length >= 128:
+        value_length = _LONG.unpack_from(block, position - 1)[0] & 0x7FFFFFFF
+        position += 3
+    return name_length, value_length, position
