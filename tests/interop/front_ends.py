@@ -362,8 +362,9 @@ class Servers:
     def stop(self):
         """Stop all, front ends first; complain of a server that did not stop or had errors."""
         complaints = []
-        for name, process, _ in reversed(self.processes):
+        for _, process, _ in reversed(self.processes):
             process.terminate()  # Nothing is sent to a process that has been waited for.
+        for name, process, _ in self.processes:
             try:
                 process.wait(20)
             except subprocess.TimeoutExpired:
