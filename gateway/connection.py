@@ -142,8 +142,9 @@ class Connection(Channel):
 
     def _receive(self, data: bytes) -> None:
         codec = self.codec
-        if self.first is not None:
-            self.first = (self.first + data[:_FIRST_BYTES])[:_FIRST_BYTES]
+        first = self.first
+        if first is not None:
+            self.first = (first + data[:_FIRST_BYTES])[:_FIRST_BYTES]
         try:
             events = codec.receive(data)
         except ProtocolError as error:
@@ -153,6 +154,9 @@ class Connection(Channel):
             self._take_all(events)
             if codec.closing and codec.concurrent:
                 self.closing = True
+            elif self.first and self.first != first and explain(self.first, self.service.protocol):
+                # Not wrong yet to this codec, but it never can be right.
+                self._refuse(ProtocolError("the wrong protocol"))
         if self.pending:
             self.pump()
         if self.closing or self.output.size or self.gone or len(self.pending) > _MOST_PENDING:
@@ -172,6 +176,9 @@ class Connection(Channel):
             self.partial = not self.intake
             self.since = self.worker.now
         if self.codec.outbox:
+            for reason in self.codec.refusals:
+                self.worker.log.warning("%s: %s", self.peer, reason)
+            self.codec.refusals.clear()
             self._say(self.codec.outbox)
             self.codec.outbox = b""
 

@@ -210,6 +210,7 @@ class FastCgiCodec(CgiCodec):
             raise ProtocolError(f"FastCGI request {number} was begun twice")
         role = ROLES.get(role_number, "")
         if role not in self.limits.roles:
+            self.refusals.append(f"FastCGI role {role_number} is not served")
             self._refuse_stream(number, keep, UNKNOWN_ROLE)
             return
         if len(streams) >= self.limits.multiplex:
@@ -378,6 +379,7 @@ class FastCgiCodec(CgiCodec):
             request.ended = True
             self._events.append(Abort(number))
         del self._streams[number]
+        self.refusals.append(f"{status[:3]} {reason}")
         self.outbox += self._refusal(number, status, reason)
         if not stream.keep:
             self.closing = True

@@ -222,8 +222,9 @@ class Codec:
     ``receive`` takes a whole buffer and returns coarse events; pausing means
     not calling it.  ``outbox`` holds what the protocol itself must say
     (100-continue, FCGI_GET_VALUES_RESULT, a refusal of one stream): the driver
-    sends and clears it.  ``closing`` is set when nothing more will be read:
-    close once the output is flushed.
+    sends and clears it, and logs and clears ``refusals``, the reasons of what it
+    refuses there.  ``closing`` is set when nothing more will be read: close once
+    the output is flushed.
     """
 
     #: Whether the peer is the client itself, which needs Date and Server (RFC 9110).
@@ -234,12 +235,14 @@ class Codec:
     raw_body: ClassVar[bool] = True
 
     outbox: bytes
+    refusals: list[str]
     closing: bool
     limits: Limits
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
         self.outbox = b""
+        self.refusals = []
         self.closing = False
 
     def receive(self, data: bytes) -> list[Event]:
