@@ -16,7 +16,7 @@ import click
 
 import protocols
 from gateway import __version__
-from gateway.accesslog import AccessLog, FormatError
+from gateway.accesslog import AccessLog, FormatError, compile_format
 from gateway.addresses import Address, AddressError, parse_address
 from gateway.errorlog import open_error_log
 from gateway.loader import LoadError, load_application
@@ -152,8 +152,7 @@ def _addresses(resolved: Resolved) -> list[Address]:
         allowed = f"allowed are {', '.join(known)}"
         raise SettingError("protocol", settings.protocol, allowed, sources["protocol"])
     try:
-        if settings.accesslog is not None:
-            AccessLog(os.devnull, settings.access_log_format)
+        compile_format(settings.access_log_format)
     except FormatError as error:
         format_source = sources["access_log_format"]
         raise SettingError(
