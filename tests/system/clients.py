@@ -63,6 +63,7 @@ class Peer:
             self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         self.sock.connect(address)
         self.buffer = bytearray()
+        self.since = 0  # where the server's log was when this connection was opened
         self.ended = ""  # EOF or RESET once the server has closed
 
     def __enter__(self):

@@ -54,12 +54,14 @@ class Output:
             self._changed.notify_all()
         self._stream.close()
 
-    def wait_for(self, pattern: str, count: int = 1, timeout: float = TIMEOUT) -> list[str]:
-        """Wait until the text has ``count`` matches of ``pattern``; return them."""
+    def wait_for(
+        self, pattern: str, count: int = 1, timeout: float = TIMEOUT, since: int = 0
+    ) -> list[str]:
+        """Wait until the text from ``since`` on has ``count`` matches; return them."""
         deadline = monotonic() + timeout
         with self._changed:
             while True:
-                found = re.findall(pattern, self.text)
+                found = re.findall(pattern, self.text[since:])
                 if len(found) >= count:
                     return found
                 left = deadline - monotonic()
@@ -120,13 +122,17 @@ class Server:
                 host, _, port = where.rpartition(":")
                 self.addresses[protocol, "tcp"] = (host.strip("[]"), int(port))
 
-    def wait_for_log(self, pattern: str, count: int = 1, timeout: float = TIMEOUT) -> list[str]:
+    def wait_for_log(
+        self, pattern: str, count: int = 1, timeout: float = TIMEOUT, since: int = 0
+    ) -> list[str]:
         """Wait until the error log has ``count`` matches of the regular expression."""
-        return self.errors.wait_for(pattern, count, timeout)
+        return self.errors.wait_for(pattern, count, timeout, since)
 
     def connect(self, protocol: str = "http", kind: str = "tcp", **options) -> Peer:
         """A client of ``protocol``, closed with the server."""
+        since = len(self.log)
         peer = PEERS[protocol](self.addresses[protocol, kind], **options)
+        peer.since = since
         self._peers.append(peer)
         return peer
 
