@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -304,6 +306,10 @@ class Load:
     def _run(self, number: int) -> None:
         peer = None
         while not self._stop.is_set():
+            if peer is not None and _is_readable(peer.sock):
+                # Closed while it was idle: a front end too looks before it uses one again.
+                peer.close()
+                peer = None
             used = peer is not None
             try:
                 if peer is None:
@@ -344,3 +350,7 @@ class Load:
         with self._lock:
             self.lost.append(what)
         self._stop.wait(0.005)
+
+
+def _is_readable(sock: socket.socket) -> bool:
+    return bool(select.select([sock], [], [], 0)[0])

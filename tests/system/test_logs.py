@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import socket
 
 import pytest
 from clients import STDERR
@@ -263,6 +264,11 @@ def test_loglevel(serve):
 # What must not end a request
 
 
+def _is_listening(path) -> bool:
+    with socket.socket(socket.AF_UNIX) as sock:
+        return sock.connect_ex(str(path)) == 0
+
+
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no /dev/full")
 def test_full_disk_ends_no_request(serve, threads):
     server = serve(
@@ -270,7 +276,7 @@ def test_full_disk_ends_no_request(serve, threads):
         protocols=["http"], kinds=["unix"], wait=False,
     )  # fmt: skip
     path = server.folder / "http.sock"
-    wait_for(path.exists, "the socket")
+    wait_for(lambda: _is_listening(path), "the socket")
     server.addresses["http", "unix"] = str(path)
     with server.connect("http", "unix") as peer:
         for target in ("/", "/errors", "/print", "/raise", "/") * 20:
