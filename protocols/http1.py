@@ -112,8 +112,7 @@ class Http1Codec(Codec):
             self.closing = True
             self._deliver(events)
             error.events = events
-            fields = (self.date + self.server).encode("latin-1")
-            error.reply = error.reply.replace(b"\r\n", b"\r\n" + fields, 1)
+            error.reply = self._sign(error.reply)
             raise
         if self._body:
             self._deliver(events)
@@ -128,6 +127,11 @@ class Http1Codec(Codec):
         if state == _HEAD and self._buffer:
             raise ProtocolError("the client left in the middle of a request head")
         return []
+
+    def close(self) -> None:
+        """The parser holds callbacks into this codec."""
+        self._state = _DONE
+        del self._parser
 
     def _receive_head(self, data: bytes, position: int, events: list[Event]) -> int:
         buffer = self._buffer
@@ -432,7 +436,12 @@ class Http1Codec(Codec):
 
     def timed_out(self) -> bytes:
         """A 408 (RFC 9110 section 15.5.9)."""
-        return refusal(408, "the request did not arrive in time").reply
+        return self._sign(refusal(408, "the request did not arrive in time").reply)
+
+    def _sign(self, reply: bytes) -> bytes:
+        """A refusal with the Date and Server of every answer."""
+        fields = (self.date + self.server).encode("latin-1")
+        return reply.replace(b"\r\n", b"\r\n" + fields, 1)
 
     def resets_to_cut(self, request: Request) -> bool:
         """Only a body that ends with the connection looks whole when it is cut."""

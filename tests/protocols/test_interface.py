@@ -78,6 +78,15 @@ def test_bare_connection_is_silent(codec_class):
     assert codec.outbox == b""
 
 
+def test_timed_out(codec_class, protocol):
+    """A request that does not arrive in time gets what its protocol has for that, if any."""
+    said = codec_class(Limits()).timed_out()
+    assert type(said) is bytes
+    check = vectors(protocol).check_refusal
+    if said and codec_class.origin and check:
+        check("408", said)
+
+
 def test_two_connections_share_nothing(codec_class, protocol):
     """Two connections fed in turn, byte by byte, see their own bytes alone."""
     case = vectors(protocol).complete
