@@ -799,3 +799,28 @@ def large_generator(environ, start_response):
     start_response("200 OK", PLAIN)
     for _ in range(LARGE // 50_000):
         yield b"x" * 50_000
+
+
+@page
+def descriptors(environ, start_response):
+    start_response("200 OK", PLAIN)
+    return [b"%d" % len(os.listdir("/proc/self/fd"))]
+
+
+@page
+def spooled(environ, start_response):
+    """Where the body is kept, and its digest."""
+    file = environ["wsgi.input"]
+    where = "memory" if type(file) is BytesIO else os.readlink(f"/proc/self/fd/{file.fileno()}")
+    start_response("200 OK", PLAIN)
+    report = {"where": where, "digest": hashlib.sha256(file.read()).hexdigest()}
+    return [json.dumps(report).encode()]
+
+
+@page
+def digests(environ, start_response):
+    """More work for a longer body."""
+    data = environ["wsgi.input"].read()
+    digest = hashlib.sha256(data * 20).hexdigest()
+    start_response("200 OK", PLAIN)
+    return [f"{name_of(environ)} {digest[:8]}".encode()]

@@ -208,6 +208,7 @@ class Serve:
         else:
             (folder / "app.py").write_text(dedent(app), encoding="utf-8")
         for name, text in (files or {}).items():
+            (folder / name).parent.mkdir(exist_ok=True)
             (folder / name).write_text(text, encoding="utf-8")
         words = [sys.executable, "-m", "gateway", target, *options]
         if "--bind" not in options:
