@@ -27,7 +27,7 @@ class Channel:
 
     __slots__ = ("gone", "lock", "output", "progress", "settings", "sock")
 
-    def __init__(self, sock: socket.socket, settings: Settings) -> None:
+    def __init__(self, sock: socket.SocketType, settings: Settings) -> None:
         self.sock = sock
         self.settings = settings
         self.lock = Lock()
@@ -135,7 +135,7 @@ class Channel:
     def _wait_for_room(self) -> None:
         """Wait for a slow reader; the descriptor stays open while its request is served."""
         poll = select.poll()
-        poll.register(self.sock, select.POLLOUT)
+        poll.register(self.sock.fileno(), select.POLLOUT)
         while self.output.size > self.settings.response_buffer_size // 2:
             if not poll.poll(self.settings.send_timeout * 1000):
                 with self.lock:

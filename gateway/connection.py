@@ -75,7 +75,12 @@ class Connection(Channel):
     )
 
     def __init__(
-        self, worker: Worker, service: Service, sock: socket.socket, peer: str, base: dict[str, Any]
+        self,
+        worker: Worker,
+        service: Service,
+        sock: socket.SocketType,
+        peer: str,
+        base: dict[str, Any],
     ) -> None:
         super().__init__(sock, worker.settings)
         self.worker = worker
@@ -90,7 +95,7 @@ class Connection(Channel):
         self.intake: dict[int, Intake] = {}
         self.running: dict[int, Request] = {}
         self.active = 0
-        self.interest = READ
+        self.interest = -1
         self.read_size = _READ_SIZE
         self.first: bytes | None = b""
         self.partial = True
@@ -104,6 +109,12 @@ class Connection(Channel):
         self.closed = False
 
     # The loop's side
+
+    def open(self) -> None:
+        """Look before waiting: often the whole request is there, and no wait is needed."""
+        self.readable()
+        if not self.closed:
+            self.settle()
 
     def on_event(self, events: int) -> None:
         """Something happened on the socket."""
@@ -387,20 +398,29 @@ class Connection(Channel):
         with self.lock:
             # Under the lock, so that a thread that finishes meanwhile sees the
             # outcome, or is seen.
-            idle = not self.active and not self.pending
-            interest = WRITE if self.output.size else 0
-            if not self.eof and (self.linger_until or not self.closing):
-                interest |= READ if len(self.pending) <= _MOST_PENDING else 0
+            interest = self._wanted_interest()
             if self.gone:
                 self.pending.clear()
-                interest = -1
-                idle = not self.active
-            if interest != self.interest:
+            over = (self.gone or (self.closing and interest <= 0)) and not (
+                self.active or self.pending
+            )
+            if interest != self.interest and not over:
                 self._set_interest(interest)
         if self.gone:
             self.release()
-        if idle and (self.gone or (self.closing and not interest)):
+        if over:
             self._begin_close()
+
+    def _wanted_interest(self) -> int:
+        """What to wait for; -1: nothing, not even the peer's end."""
+        if self.gone:
+            return -1
+        interest = WRITE if self.output.size else 0
+        if self.linger_until or not (self.eof or self.closing):
+            interest |= READ if len(self.pending) <= _MOST_PENDING else 0
+        if self.interest == -1 and self.codec.closing and not interest & WRITE:
+            return -1  # all is read, and it was never waited for
+        return interest
 
     def _set_interest(self, interest: int) -> None:
         """Wait for these events; -1: for none, not even for the peer's end."""
@@ -430,7 +450,11 @@ class Connection(Channel):
             self._set_interest(READ)
 
     def _has_unread(self) -> bool:
-        """Whether the peer sent what nobody will read."""
+        """Whether the peer sent, or may still send, what nobody will read."""
+        if self.codec.concurrent:
+            return True  # FastCGI streams that nobody asked for: flup's client ends FCGI_DATA late
+        if not self.codec.origin:
+            return False
         try:
             return bool(self.sock.recv(_READ_SIZE))
         except OSError:
@@ -456,6 +480,7 @@ class Connection(Channel):
             with suppress(OSError):
                 self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
         self.sock.close()
+        self.codec.close()
 
     def sweep(self, now: float) -> None:
         """Apply the deadlines; called about once a second."""
@@ -475,7 +500,7 @@ class Connection(Channel):
                 self._time_out("the request body did not arrive in time")
         elif self.partial and waited > settings.client_header_timeout:
             self._time_out("the request did not arrive in time")
-        elif waited > self.service.keepalive or self.worker.may_drop_idle(now):
+        elif waited > self.service.keepalive or self.worker.may_drop_idle(self, waited):
             self._close_idle()
 
     def _close_idle(self) -> None:

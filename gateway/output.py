@@ -87,7 +87,7 @@ class Output:
         self._chunks.append(piece)
         self.size += piece.count
 
-    def flush(self, sock: socket.socket) -> None:
+    def flush(self, sock: socket.SocketType) -> None:
         """Send until the socket is full, the queue empty or the turn over.
 
         Raises OSError if the peer is gone.
@@ -105,7 +105,7 @@ class Output:
         if not self._chunks:
             self._forget_file()
 
-    def _send_range(self, sock: socket.socket, piece: FileRange) -> int:
+    def _send_range(self, sock: socket.SocketType, piece: FileRange) -> int:
         count = 0
         if piece.count:
             count = os.sendfile(sock.fileno(), piece.number, piece.offset, min(piece.count, _TURN))
@@ -120,7 +120,7 @@ class Output:
                 self.released.append(piece.release)
         return count
 
-    def _send_pieces(self, sock: socket.socket) -> int:
+    def _send_pieces(self, sock: socket.SocketType) -> int:
         pieces: list[memoryview] = []
         for chunk in islice(self._chunks, _BATCH):
             if not isinstance(chunk, memoryview):

@@ -33,10 +33,12 @@ def limits_of(settings: Settings) -> Limits:
 class Service:
     """Codec, limits and the common part of the environ of one listening socket."""
 
-    __slots__ = ("base", "codec_class", "keepalive", "limits", "normalise", "protocol")
+    __slots__ = ("base", "codec_class", "keepalive", "limits", "normalise", "peer", "protocol")
 
     def __init__(self, protocol: str, settings: Settings, errors: ErrorStream) -> None:
         self.protocol: str = protocol
+        #: What the log calls a peer on a unix socket, which has no address.
+        self.peer = f"a peer on {protocol}"
         self.codec_class: type[Codec] = codec_class(protocol)
         self.limits = limits_of(settings)
         self.normalise: Normaliser | None

@@ -10,10 +10,13 @@ import socket
 import stat
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from gateway.addresses import Address
 
 SYSTEMD_FIRST_FD = 3
+
+_STREAM = int(socket.SOCK_STREAM)
 
 #: What listen(2) takes; the kernel cuts it to net.core.somaxconn.
 _MOST_BACKLOG = (1 << 31) - 1
@@ -26,13 +29,27 @@ class BindError(Exception):
 class Listener:
     """A listening socket and the protocol spoken on it."""
 
-    __slots__ = ("inode", "path", "protocol", "sock")
+    __slots__ = ("_family", "inode", "is_unix", "path", "protocol", "sock")
 
     def __init__(self, sock: socket.socket, protocol: str, path: str = "") -> None:
         self.sock = sock
         self.protocol = protocol
         self.path = path
         self.inode = os.stat(path).st_ino if path else 0
+        self._family = int(sock.family)
+        self.is_unix = sock.family == socket.AF_UNIX
+
+    def accept(self) -> tuple[socket.SocketType, Any]:
+        """A waiting connection, non-blocking, and its peer's address.
+
+        Raises OSError.  The wrapper around ``accept`` in the standard library
+        asks for family, type and timeout each time; a connection of one
+        request feels that.
+        """
+        number, address = self.sock._accept()  # type: ignore[attr-defined]  # noqa: SLF001
+        sock = socket.SocketType(self._family, _STREAM, 0, number)
+        sock.setblocking(False)
+        return sock, address
 
     def __str__(self) -> str:
         return f"{self.protocol} on {describe(self.sock)}"

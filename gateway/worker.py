@@ -33,6 +33,7 @@ from gateway.service import Service
 from gateway.settings import Settings
 from gateway.sockets import Listener
 from protocols.http1 import Http1Codec
+from protocols.model import Codec
 
 #: Exit codes of a worker.
 EXIT_OK = 0
@@ -45,6 +46,11 @@ _TICK = 1.0
 
 #: How long an idle connection may stay when the whole service stops, seconds.
 _IDLE_AT_STOP = 1.0
+
+#: A kept FastCGI connection of a retiring worker that was quiet for so long is
+#: closed; and this long before its time is up, any is, seconds.
+_QUIET = 1.0
+_LAST_CALL = 2.0
 
 #: How long accepting rests when descriptors run out, seconds.
 _ACCEPT_REST = 1.0
@@ -84,7 +90,8 @@ class Worker:
         self._queue_size = settings.queue_size or 2 * settings.threads
         self._accepting = False
         self._accept_after = 0.0
-        self._accept_at_once = _ACCEPT_ALONE if settings.workers == 1 else 1
+        self._accept_at_once = 1
+        self._accept_most = _ACCEPT_ALONE if settings.workers == 1 else 1
         self._stopping = False
         self._stop_now = False
         self._deadline = 0.0
@@ -172,9 +179,21 @@ class Worker:
         self._stopping = stopping
         self._idle_until = now + _IDLE_AT_STOP if stopping else self._deadline
 
-    def may_drop_idle(self, now: float) -> bool:
+    def is_last_answer(self, codec: Codec) -> bool:
+        """Whether an answer of a retiring worker ends its connection.
+
+        HTTP says so in the answer.  FastCGI cannot: a front end that has just
+        read END_REQUEST may send its next request before it sees the end, and
+        lose it.  So a kept FastCGI connection is served on until it is quiet,
+        or until there is no time left.
+        """
+        return codec.origin or self._stopping or self.now >= self._deadline - _LAST_CALL
+
+    def may_drop_idle(self, connection: Connection, waited: float) -> bool:
         """Whether an idle connection is to be closed before its time."""
-        return self.retiring and now >= self._idle_until
+        if not self.retiring:
+            return False
+        return self.now >= self._idle_until or (waited >= _QUIET and not connection.codec.origin)
 
     # The loop
 
@@ -292,14 +311,17 @@ class Worker:
         self._listeners.clear()
 
     def _accept(self, number: int) -> None:
+        """Accept as many as waited last time, twice as many if all of those came."""
         listener = self._listeners[number]
+        service = self._services[number]
         for _ in range(self._accept_at_once):
             if not self.retiring and not self._has_room():
                 self._set_accepting(False)
                 return
             try:
-                sock, address = listener.sock.accept()
+                sock, address = listener.accept()
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                self._accept_at_once = 1
                 return
             except OSError as error:
                 # Out of descriptors or memory: the connection stays in the
@@ -308,19 +330,14 @@ class Worker:
                 self._accept_after = self.now + _ACCEPT_REST
                 self._set_accepting(False)
                 return
-            sock.setblocking(False)
-            self._open(self._services[number], sock, address)
-
-    def _open(self, service: Service, sock: socket.socket, address: Any) -> None:
-        base = service.base
-        peer = f"a peer on {service.protocol}"
-        if sock.family != socket.AF_UNIX:
-            peer = f"{address[0]}:{address[1]}"
-        if service.codec_class.origin:
-            base = base | _addresses(sock, address)
-        connection = Connection(self, service, sock, peer, base)
-        self._connections[connection.number] = connection
-        self.poller.register(connection.number, READ)
+            base = service.base
+            peer = service.peer if listener.is_unix else f"{address[0]}:{address[1]}"
+            if service.codec_class.origin:
+                base = base | _addresses(sock, listener.is_unix, address)
+            connection = Connection(self, service, sock, peer, base)
+            self._connections[connection.number] = connection
+            connection.open()
+        self._accept_at_once = min(self._accept_at_once * 2, self._accept_most)
 
     # The pool
 
@@ -367,9 +384,9 @@ class Worker:
         logging.shutdown()
 
 
-def _addresses(sock: socket.socket, address: Any) -> dict[str, str]:
+def _addresses(sock: socket.SocketType, is_unix: bool, address: Any) -> dict[str, str]:
     """SERVER_* and REMOTE_* of a connection (RFC 3875 section 4.1)."""
-    if sock.family == socket.AF_UNIX:
+    if is_unix:
         return {"SERVER_NAME": "localhost", "SERVER_PORT": "80", "REMOTE_ADDR": ""}
     local = sock.getsockname()
     return {

@@ -256,6 +256,9 @@ class Codec:
         """The peer sends no more.  Raises ProtocolError if that cuts a request off."""
         raise NotImplementedError
 
+    def close(self) -> None:
+        """The connection is closed: let go of what refers back to the codec."""
+
     def head(self, request: Request, status: str, headers: Headers, length: int) -> bytes:
         """Encode the head of a reply and settle its framing on ``request``.
 

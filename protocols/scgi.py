@@ -57,37 +57,42 @@ class ScgiCodec(CgiCodec):
 
     def _receive_head(self, data: bytes) -> list[Event]:
         buffer = self._buffer
-        buffer += data
+        if buffer:
+            buffer += data
+            if len(buffer) < self._needed:
+                return []
+            data = bytes(buffer)
         try:
             if not self._needed:
-                self._read_length(buffer)
-            if not self._needed or len(buffer) < self._needed:
+                self._read_length(data)
+            if not self._needed or len(data) < self._needed:
+                if not buffer:
+                    buffer += data
                 return []
-            head = bytes(buffer[self._start : self._needed])
-            rest = bytes(buffer[self._needed :])
-            buffer.clear()
-            request = self._decode(head)
+            request = self._decode(data[self._start : self._needed])
         except ProtocolError:
             self._state = _DONE
             self.closing = True
             raise
+        buffer.clear()
         if request.length:
             self._request = request
             self._state = _BODY
-            request.body = self._take(rest)
+            request.body = self._take(data[self._needed :])
             request.more = self._state == _BODY
         else:
             self._finish()
         return [request]
 
-    def _read_length(self, buffer: bytearray) -> None:
+    def _read_length(self, data: bytes) -> None:
         """Find where the netstring starts and ends."""
         limit = self.limits.request_header_total
-        colon = buffer.find(b":", 0, len(str(limit)) + 1)
-        digits = bytes(buffer[: colon if colon >= 0 else len(str(limit)) + 1])
+        most = len(str(limit)) + 1
+        colon = data.find(b":", 0, most)
+        digits = data[: colon if colon >= 0 else most]
         if not digits.isdigit() or (digits[0] == _ZERO and len(digits) > 1):
             raise _refusal("400 Bad Request", "the SCGI netstring has no valid length")
-        if int(digits) > limit or (colon < 0 and len(digits) > len(str(limit))):
+        if int(digits) > limit or (colon < 0 and len(digits) == most):
             raise _refusal("431 Request Header Fields Too Large", "the SCGI headers are too large")
         if colon >= 0:
             self._start = colon + 1
