@@ -302,7 +302,9 @@ def test_a_worker_that_cannot_finish_is_cut_off_after_graceful_timeout(serve, th
 @pytest.mark.parametrize(("protocol", "keep"), CLIENTS, ids=CLIENT_NAMES)
 @pytest.mark.parametrize("kind", ["tcp", "unix"])
 def test_hup_replaces_all_workers_and_loses_nothing(serve, protocol, keep, kind):
-    server = serve(WAITING_APP, "--workers", "2", protocols=[protocol], kinds=[kind])
+    # A kept FastCGI connection may hold its old worker up for that long.
+    options = ("--workers", "2", "--graceful-timeout", "5")
+    server = serve(WAITING_APP, *options, protocols=[protocol], kinds=[kind])
     with Load(protocol, server.addresses[protocol, kind], keep=keep) as load:
         load.reached(50)
         for number in (2, 3):
