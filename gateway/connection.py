@@ -110,6 +110,12 @@ class Connection(Channel):
 
     # The loop's side
 
+    def resume(self) -> None:
+        """Go on with a kept connection of another worker."""
+        self.first = None
+        self.partial = False
+        self.open()
+
     def open(self) -> None:
         """Look before waiting: often the whole request is there, and no wait is needed."""
         self.readable()
@@ -170,7 +176,13 @@ class Connection(Channel):
                 self._refuse(ProtocolError("the wrong protocol"))
         if self.pending:
             self.pump()
-        if self.closing or self.output.size or self.gone or len(self.pending) > _MOST_PENDING:
+        if (
+            self.closing
+            or self.output.size
+            or self.gone
+            or len(self.pending) > _MOST_PENDING
+            or self.worker.retiring
+        ):
             self.settle()
 
     def _take_all(self, events: list[Event]) -> None:
@@ -342,7 +354,11 @@ class Connection(Channel):
             if not again:
                 self.active -= 1
             loop_is_needed = not again and (
-                self.gone or self.closing or self.output.size or self.interest != READ
+                self.gone
+                or self.closing
+                or self.output.size
+                or self.interest != READ
+                or self.worker.retiring
             )
         if again:
             self.worker.queue.put(self)  # type: ignore[union-attr]
@@ -410,6 +426,18 @@ class Connection(Channel):
             self.release()
         if over:
             self._begin_close()
+        elif self.worker.retiring and self.codec.concurrent:
+            self._hand_over()
+
+    def _hand_over(self) -> None:
+        """Give a kept connection to a worker that stays, between two requests."""
+        idle = not (self.active or self.pending or self.intake or self.output.size)
+        if idle and not self.closing and self.codec.is_between_requests():
+            given = self.worker.give_away(self)
+            if given:
+                self.closed = True
+                self.worker.forget(self)
+                self.sock.close()
 
     def _wanted_interest(self) -> int:
         """What to wait for; -1: nothing, not even the peer's end."""
@@ -500,8 +528,14 @@ class Connection(Channel):
                 self._time_out("the request body did not arrive in time")
         elif self.partial and waited > settings.client_header_timeout:
             self._time_out("the request did not arrive in time")
-        elif waited > self.service.keepalive or self.worker.may_drop_idle(self, waited):
+        elif not self.partial or self.first == b"":
+            self._sweep_idle(now, waited)
+
+    def _sweep_idle(self, now: float, waited: float) -> None:
+        if waited > self.service.keepalive or self.worker.may_drop_idle(now):
             self._close_idle()
+        elif self.worker.retiring:
+            self.settle()
 
     def _close_idle(self) -> None:
         """Close, unless the next request is there already: then it gets its answer."""

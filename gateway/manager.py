@@ -20,6 +20,7 @@ from time import monotonic
 
 from gateway.accesslog import AccessLog
 from gateway.errorlog import reopen
+from gateway.handover import Handover
 from gateway.settings import Settings
 from gateway.sockets import Listener
 from gateway.worker import EXIT_LOAD, READY, Worker
@@ -91,6 +92,7 @@ class Manager:
         self._stop_deadline = 0.0
         self._exit_code = EXIT_OK
         self._signals: list[int] = []
+        self._handover = Handover()
         self._selector = selectors.DefaultSelector()
         self._wake_reader, self._wake_writer = socket.socketpair()
 
@@ -282,7 +284,9 @@ class Manager:
             for child in self._children.values():
                 child.pipe.close()
             settings = replace(self._settings, workers=self._wanted)
-            worker = Worker(settings, self._listeners, theirs, self._log, self._access)
+            worker = Worker(
+                settings, self._listeners, theirs, self._log, self._access, self._handover
+            )
             worker.take_signals()
             signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
             code = worker.run()

@@ -33,9 +33,22 @@ def limits_of(settings: Settings) -> Limits:
 class Service:
     """Codec, limits and the common part of the environ of one listening socket."""
 
-    __slots__ = ("base", "codec_class", "keepalive", "limits", "normalise", "peer", "protocol")
+    __slots__ = (
+        "base",
+        "codec_class",
+        "keepalive",
+        "limits",
+        "listener",
+        "normalise",
+        "peer",
+        "protocol",
+    )
 
-    def __init__(self, protocol: str, settings: Settings, errors: ErrorStream) -> None:
+    def __init__(
+        self, protocol: str, settings: Settings, errors: ErrorStream, listener: int = -1
+    ) -> None:
+        #: The listening descriptor, the same in every worker.
+        self.listener = listener
         self.protocol: str = protocol
         #: What the log calls a peer on a unix socket, which has no address.
         self.peer = f"a peer on {protocol}"

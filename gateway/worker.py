@@ -27,6 +27,7 @@ from wsgiref.handlers import format_date_time
 from gateway.accesslog import AccessLog
 from gateway.connection import Connection
 from gateway.errorlog import ErrorStream, reopen
+from gateway.handover import Handover
 from gateway.loader import LoadError, load_application
 from gateway.poller import READ, make_poller
 from gateway.service import Service
@@ -47,9 +48,8 @@ _TICK = 1.0
 #: How long an idle connection may stay when the whole service stops, seconds.
 _IDLE_AT_STOP = 1.0
 
-#: A kept FastCGI connection of a retiring worker that was quiet for so long is
-#: closed; and this long before its time is up, any is, seconds.
-_QUIET = 1.0
+#: A kept FastCGI connection that no other worker took is closed this long
+#: before the time of a retiring worker is up, seconds.
 _LAST_CALL = 2.0
 
 #: How long accepting rests when descriptors run out, seconds.
@@ -69,6 +69,7 @@ class Worker:
         pipe: socket.socket,
         log: logging.Logger,
         access: AccessLog | None,
+        handover: Handover,
     ) -> None:
         self.settings = settings
         self.log = log
@@ -84,6 +85,7 @@ class Worker:
         )
         self._listeners = {listener.sock.fileno(): listener for listener in listeners}
         self._pipe = pipe
+        self._handover = handover
         self._connections: dict[int, Connection] = {}
         self._handed_back: deque[Connection] = deque()
         self._services: dict[int, Service] = {}
@@ -116,7 +118,7 @@ class Worker:
         errors = ErrorStream(self.log)
         for number in self._listeners:
             protocol = self._listeners[number].protocol
-            self._services[number] = Service(protocol, self.settings, errors)
+            self._services[number] = Service(protocol, self.settings, errors, number)
         self.poller.register(self._wake_reader.fileno(), READ)
         self.poller.register(self._pipe.fileno(), READ)
         self._start_pool()
@@ -174,26 +176,28 @@ class Worker:
         if self._stopping:
             return
         now = monotonic()
-        self.retiring = True
         self._deadline = self._deadline or now + self.settings.graceful_timeout
         self._stopping = stopping
         self._idle_until = now + _IDLE_AT_STOP if stopping else self._deadline
+        self.retiring = True  # last: threads read the others once they see it
 
     def is_last_answer(self, codec: Codec) -> bool:
         """Whether an answer of a retiring worker ends its connection.
 
-        HTTP says so in the answer.  FastCGI cannot: a front end that has just
-        read END_REQUEST may send its next request before it sees the end, and
-        lose it.  So a kept FastCGI connection is served on until it is quiet,
-        or until there is no time left.
+        HTTP says so in the answer.  FastCGI cannot; its connections go to
+        another worker instead, while there is one.
         """
         return codec.origin or self._stopping or self.now >= self._deadline - _LAST_CALL
 
-    def may_drop_idle(self, connection: Connection, waited: float) -> bool:
+    def give_away(self, connection: Connection) -> bool:
+        """Hand an idle connection to another worker; False if it has to stay."""
+        return not self._stopping and self._handover.give(
+            connection.service.listener, connection.number
+        )
+
+    def may_drop_idle(self, now: float) -> bool:
         """Whether an idle connection is to be closed before its time."""
-        if not self.retiring:
-            return False
-        return self.now >= self._idle_until or (waited >= _QUIET and not connection.codec.origin)
+        return self.retiring and now >= self._idle_until
 
     # The loop
 
@@ -247,6 +251,8 @@ class Worker:
     def _other_event(self, number: int) -> None:
         if number in self._listeners:
             self._accept(number)
+        elif number == self._handover.fileno():
+            self._take_over()
         elif number == self._wake_reader.fileno():
             with suppress(BlockingIOError):
                 self._wake_reader.recv(4096)
@@ -290,7 +296,7 @@ class Worker:
     def _set_accepting(self, on: bool) -> None:
         if on != self._accepting:
             self._accepting = on
-            for number in self._listeners:
+            for number in (*self._listeners, self._handover.fileno()):
                 if on:
                     self.poller.register_listener(number)
                 else:
@@ -313,7 +319,6 @@ class Worker:
     def _accept(self, number: int) -> None:
         """Accept as many as waited last time, twice as many if all of those came."""
         listener = self._listeners[number]
-        service = self._services[number]
         for _ in range(self._accept_at_once):
             if not self.retiring and not self._has_room():
                 self._set_accepting(False)
@@ -330,14 +335,25 @@ class Worker:
                 self._accept_after = self.now + _ACCEPT_REST
                 self._set_accepting(False)
                 return
-            base = service.base
-            peer = service.peer if listener.is_unix else f"{address[0]}:{address[1]}"
-            if service.codec_class.origin:
-                base = base | _addresses(sock, listener.is_unix, address)
-            connection = Connection(self, service, sock, peer, base)
-            self._connections[connection.number] = connection
-            connection.open()
+            self._connection(listener, sock, address).open()
         self._accept_at_once = min(self._accept_at_once * 2, self._accept_most)
+
+    def _take_over(self) -> None:
+        """Go on with a connection of a worker that retires."""
+        taken = self._handover.take()
+        if taken is not None:
+            number, sock, address = taken
+            self._connection(self._listeners[number], sock, address).resume()
+
+    def _connection(self, listener: Listener, sock: socket.SocketType, address: Any) -> Connection:
+        service = self._services[listener.sock.fileno()]
+        base = service.base
+        peer = service.peer if listener.is_unix else f"{address[0]}:{address[1]}"
+        if service.codec_class.origin:
+            base = base | _addresses(sock, listener.is_unix, address)
+        connection = Connection(self, service, sock, peer, base)
+        self._connections[connection.number] = connection
+        return connection
 
     # The pool
 

@@ -309,7 +309,7 @@ class Exchange:
 
     def _say_goodbye(self) -> None:
         """A worker that leaves says so in every head that it still sends."""
-        if self.worker.retiring:
+        if self.worker.retiring and self.worker.is_last_answer(self.codec):
             self.request.keep_alive = False
 
     # Failing

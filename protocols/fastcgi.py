@@ -144,6 +144,11 @@ class FastCgiCodec(CgiCodec):
             raise ProtocolError("the front end left in the middle of a request")
         return []
 
+    def is_between_requests(self) -> bool:
+        """Whether every request that was begun is answered."""
+        self._forget_ended()
+        return not (self._buffer or self._streams or self.closing)
+
     def _check_version(self, buffer: bytearray) -> None:
         if buffer[0] != 1:
             self.closing = True

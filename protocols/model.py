@@ -256,6 +256,10 @@ class Codec:
         """The peer sends no more.  Raises ProtocolError if that cuts a request off."""
         raise NotImplementedError
 
+    def is_between_requests(self) -> bool:
+        """Whether a new codec could go on with the connection: nothing is begun on it."""
+        return False
+
     def close(self) -> None:
         """The connection is closed: let go of what refers back to the codec."""
 

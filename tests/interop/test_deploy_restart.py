@@ -62,15 +62,7 @@ def test_restart(servers):
     assert {site.ask(method="POST", body=b"x").status for site in sites} == {200}
 
 
-CANNOT_SAY_CLOSE = pytest.mark.xfail(
-    strict=False,
-    reason="a retiring worker closes kept FastCGI connections while a request is on its way",
-)
-
-
-@pytest.mark.parametrize(
-    "protocol", ["http", pytest.param("fastcgi", marks=CANNOT_SAY_CLOSE), "scgi"]
-)
+@pytest.mark.parametrize("protocol", ["http", "fastcgi", "scgi"])
 def test_reload_loses_no_request(servers, protocol):
     """Clients that never pause see neither an error nor a closed connection."""
     gateway = servers.gateway("root", RELOADED)

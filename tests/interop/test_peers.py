@@ -16,29 +16,11 @@ DATA = random.Random(3).randbytes(2 << 20)
 SHA = hashlib.sha256(DATA).hexdigest()
 
 
-class WithoutData:
-    """A connection that leaves out flup's FCGI_DATA record.
-
-    No Responder gets one, and it comes when the request is whole: it may meet a unix socket that
-    is already answered and closed, and flup does not read an answer that it cannot write to.
-    """
-
-    def __init__(self, connection):
-        self._connection = connection
-        self.recv, self.makefile, self.close, self.fileno = (
-            getattr(connection, name) for name in ("recv", "makefile", "close", "fileno")
-        )
-
-    def send(self, data):
-        empty_data_record = b"\1\x08\0\1\0\0\0\0"
-        return len(data) if data == empty_data_record else self._connection.send(data)
-
-
 class OnPython3:
     """flup compares with types.StringTypes, which Python 3 does not have, to choose a family."""
 
     def _getConnection(self):
-        return WithoutData(connect(self._connect))
+        return connect(self._connect)
 
 
 class Flup:
