@@ -7,6 +7,7 @@ file for every method.
 from __future__ import annotations
 
 import tempfile
+from contextlib import suppress
 from io import BytesIO
 from typing import IO, TYPE_CHECKING, Any, BinaryIO
 
@@ -38,13 +39,14 @@ class Spool:
         self.size = size
 
     def finish(self) -> BinaryIO | IO[bytes]:
-        """The whole body as a file, from its start."""
+        """The whole body as a file, from its start.  Raises OSError if the disk is full."""
         self._file.seek(0)
         return self._file
 
     def close(self) -> None:
         """Drop a body that nobody will read."""
-        self._file.close()
+        with suppress(OSError):  # what is still in the file's buffer finds a full disk
+            self._file.close()
 
 
 class Intake:
@@ -77,7 +79,7 @@ class Intake:
         return not event.more
 
     def finish(self) -> BinaryIO | IO[bytes]:
-        """The body; a Filter's data goes into the environ."""
+        """The body; a Filter's data goes into the environ.  Raises OSError if the disk is full."""
         if self._data is not None:
             environ: dict[str, Any] = self.request.environ
             environ["gateway.fastcgi_data"] = self._data.finish()

@@ -221,15 +221,15 @@ class Connection(Channel):
         if intake is None:
             return
         try:
-            whole = intake.take(event)
+            body = intake.finish() if intake.take(event) else None
         except OSError as error:
             self._cannot_keep(intake, error)
             return
-        if whole:
+        if body is not None:
             del self.intake[event.stream]
             if not self.intake:
                 self.read_size = _READ_SIZE
-            self._ready(intake.request, intake.finish(), intake.size)
+            self._ready(intake.request, body, intake.size)
 
     def _cannot_keep(self, intake: Intake, error: OSError) -> None:
         """The disk for request bodies is full: this request ends, nothing else does."""

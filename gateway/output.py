@@ -18,6 +18,9 @@ from typing import IO
 #: The most that one turn sends, so that one fast reader cannot hold the loop.
 _TURN = 1 << 20
 _BATCH = 64
+#: A temporary file that has grown so far is followed by another, and closed when
+#: it is sent: an endless answer must not fill the disk with what is sent already.
+_MOST_IN_FILE = 16 << 20
 
 
 class FileRange:
@@ -47,6 +50,7 @@ class Output:
         "_file_size",
         "_folder",
         "_in_memory",
+        "_last",
         "_memory",
         "released",
         "size",
@@ -59,6 +63,7 @@ class Output:
         self._memory = 0
         self._file: IO[bytes] | None = None
         self._file_size = 0
+        self._last: FileRange | None = None
         #: Releases of files that are done, to be called without the lock.
         self.released: list[Callable[[], None]] = []
         self.size = 0
@@ -69,13 +74,16 @@ class Output:
         if not size:
             return
         if self._memory + size > self._in_memory:
+            if self._file_size >= _MOST_IN_FILE:
+                self._leave_file()
             if self._file is None:
                 self._file = tempfile.TemporaryFile(dir=self._folder)  # noqa: SIM115 - closed by clear
                 self._file_size = 0
             written = 0
             while written < size:
                 written += os.pwrite(self._file.fileno(), data[written:], self._file_size + written)
-            self._chunks.append(FileRange(self._file.fileno(), self._file_size, size))
+            self._last = FileRange(self._file.fileno(), self._file_size, size)
+            self._chunks.append(self._last)
             self._file_size += size
         else:
             self._chunks.append(memoryview(data))
@@ -150,8 +158,16 @@ class Output:
         self.size = self._memory = 0
         self._forget_file()
 
+    def _leave_file(self) -> None:
+        """Have the file closed when its last range is sent."""
+        if self._file is not None and self._last is not None and self._last.count:
+            self._last.release = self._file.close
+            self._file = self._last = None
+        self._forget_file()
+
     def _forget_file(self) -> None:
         if self._file is not None:
             with suppress(OSError):
                 self._file.close()
-            self._file = None
+            self._file = self._last = None
+        self._file_size = 0
