@@ -259,6 +259,42 @@ def test_a_body_that_cannot_be_kept_is_507_and_spoils_nothing(serve, protocol, t
     follow(server, server.connect(protocol))
 
 
+@pytest.mark.parametrize("size", [1100, 5000, 20_000, 200_000])
+@pytest.mark.parametrize(("protocol", "framing"), FRAMINGS)
+def test_a_disk_that_is_full_is_507_and_spoils_nothing(full, protocol, framing, size):
+    """However late it shows: a small rest is written only when the body is whole."""
+    for kind in KINDS:
+        peer = full.connect(protocol, kind)
+        whole = peer.encode("/echo", method="POST", body=numbered(size), **framed(framing))
+        # A body that is whole when it is first read needs no disk: its end comes later.
+        peer.send(whole[:-600])
+        assert full.ask("http", "/pid").status == 200
+        peer.send(whole[-600:])
+        answer = peer.answer()
+        assert (answer.status, answer.whole) == (507, True)
+    follow(full, full.connect(protocol))
+
+
+def test_an_upload_that_ends_early_on_a_full_disk_spoils_nothing(full, protocol):
+    peer = full.connect(protocol)
+    peer.send(peer.encode("/echo", method="POST", body=numbered(5000))[:-3000])
+    peer.reset()
+    follow(full, full.connect(protocol))
+
+
+@pytest.fixture(scope="module")
+def full(serve_module, threads):
+    """No file of the worker can grow beyond 1000 bytes."""
+    app = """
+        import resource
+        from rules_app import app
+        hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    """
+    options = ("--threads", threads, "--body-buffer-size", "10", "--pythonpath", str(APPS))
+    return serve_module(app, *options)
+
+
 # Pipelining
 
 

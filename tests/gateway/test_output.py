@@ -1,0 +1,252 @@
+"""What waits for a slow reader: order, limits, files, full disks, readers that go."""
+
+import os
+import socket
+import threading
+from itertools import cycle
+
+import pytest
+from test_body import full_disk
+
+from gateway.channel import Channel, ClientDisconnected
+from gateway.output import FileRange, Output
+from gateway.settings import Settings
+
+
+@pytest.fixture
+def pair():
+    """Sockets that take little at once: every send is short."""
+    ours, theirs = socket.socketpair()
+    ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    ours.setblocking(False)
+    theirs.settimeout(20)
+    yield ours, theirs
+    ours.close()
+    theirs.close()
+
+
+def numbered(size):
+    return b"".join(b"%07d\n" % number for number in range(size // 8 + 1))[:size]
+
+
+def drain(output, pair):
+    """Flush and read in turns until nothing is left."""
+    ours, theirs = pair
+    received = bytearray()
+    while output.size:
+        output.flush(ours)
+        received += theirs.recv(1 << 20)
+    theirs.settimeout(0)
+    try:
+        while data := theirs.recv(1 << 20):
+            received += data
+    except BlockingIOError:
+        pass
+    return bytes(received)
+
+
+@pytest.mark.parametrize("in_memory", [0, 1, 5000, 1 << 20])
+@pytest.mark.parametrize("sizes", [(1,), (7, 10_000), (3000, 1, 0, 200_000), (1,) * 500])
+def test_pieces_arrive_in_order(pair, tmp_path, in_memory, sizes):
+    output = Output(in_memory, str(tmp_path))
+    data, pieces = numbered(sum(sizes)), []
+    for size in sizes:
+        pieces.append(data[sum(map(len, pieces)) :][:size])
+    for piece in pieces:
+        output.append(piece)
+    assert output.size == len(data)
+    assert drain(output, pair) == data
+    assert output.size == 0
+    assert os.listdir(tmp_path) == []
+
+
+def test_pieces_that_come_while_it_is_sent_keep_their_place(pair, tmp_path):
+    """Some in memory, some in the file, and an empty queue in between."""
+    ours, theirs = pair
+    output = Output(3000, str(tmp_path))
+    expected, received = bytearray(), bytearray()
+    for number, size in zip(range(400), cycle((100, 5000, 1, 2999, 70_000)), strict=False):
+        piece = bytes([number % 256]) * size
+        expected += piece
+        output.append(piece)
+        output.flush(ours)
+        received += theirs.recv(1 << 20)
+        if number % 50 == 0:
+            while output.size:
+                output.flush(ours)
+                received += theirs.recv(1 << 20)
+    assert received + drain(output, pair) == expected
+
+
+def test_files_of_the_application_are_sent_and_let_go_once(pair, tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(numbered(300_000))
+    released = []
+    with path.open("rb") as file:
+        output = Output(1000, None)
+        output.append(b"head ")
+        for name, offset, count in (("a", 0, 300_000), ("b", 100, 50)):
+            piece = FileRange(file.fileno(), offset, count, lambda name=name: released.append(name))
+            output.append_file(piece)
+        output.append(b" tail")
+        assert output.size == 300_060
+        data = drain(output, pair)
+    assert data == b"head " + numbered(300_000) + numbered(150)[100:] + b" tail"
+    for release in output.released:
+        release()
+    assert released == ["a", "b"]
+
+
+def test_a_file_that_was_cut_is_an_error(pair, tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(b"x" * 100)
+    with path.open("rb") as file:
+        output = Output(1000, None)
+        output.append_file(FileRange(file.fileno(), 0, 200))
+        with pytest.raises(OSError, match="cut while it was sent"):
+            drain(output, pair)
+
+
+def test_clear_lets_go_of_everything(tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(b"x" * 100)
+    released = []
+    before = len(os.listdir("/proc/self/fd"))
+    output = Output(10, str(tmp_path))
+    with path.open("rb") as file:
+        output.append(b"x" * 100)
+        output.append_file(FileRange(file.fileno(), 0, 100, lambda: released.append(1)))
+        output.append(b"x" * 100)
+        output.clear()
+        assert output.size == 0
+    assert len(output.released) == 1
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_full_disk_is_an_error_and_what_was_queued_before_is_sent(pair, tmp_path):
+    output = Output(1000, str(tmp_path))
+    output.append(numbered(1000))
+    with full_disk(100_000):
+        output.append(numbered(90_000))
+        with pytest.raises(OSError, match="too large"):
+            output.append(numbered(20_000))
+    assert drain(output, pair) == numbered(1000) + numbered(90_000)
+
+
+def test_an_endless_answer_takes_a_bounded_file(pair, tmp_path):
+    """The queue is never empty, and what was sent does not stay on the disk."""
+    ours, theirs = pair
+    output = Output(1000, str(tmp_path))
+    piece = numbered(1 << 20)
+    expected, received = 0, 0
+    for _ in range(100):
+        output.append(piece)
+        expected += len(piece)
+        while output.size > 2 << 20:
+            output.flush(ours)
+            received += len(theirs.recv(1 << 20))
+            while output.released:
+                output.released.pop()()
+        assert output.size
+        assert on_disk(tmp_path) <= 40 << 20
+    assert received + len(drain(output, pair)) == expected
+
+
+def on_disk(folder):
+    """Bytes of deleted files that this process holds open there."""
+    size = 0
+    for number in os.listdir("/proc/self/fd"):
+        try:
+            if os.readlink(f"/proc/self/fd/{number}").startswith(str(folder)):
+                size += os.stat(f"/proc/self/fd/{number}").st_size
+        except FileNotFoundError:  # the listing's own descriptor
+            continue
+    return size
+
+
+class Line(Channel):
+    """A channel whose loop is the test."""
+
+    def __init__(self, sock, **settings):
+        super().__init__(sock, Settings(**settings))
+        self.asked = 0
+
+    def send_later(self):
+        self.asked += 1
+
+
+def test_what_the_socket_takes_is_sent_at_once(pair):
+    line = Line(pair[0])
+    line.write(b"small")
+    assert pair[1].recv(100) == b"small"
+    assert line.asked == 0
+
+
+def test_what_the_socket_does_not_take_waits_for_the_loop(pair):
+    line = Line(pair[0])
+    data = numbered(300_000)
+    line.write(data)
+    line.write(b"more")
+    assert line.asked == 2
+    received = bytearray()
+    while not line.flush():
+        received += pair[1].recv(1 << 20)
+    while len(received) < 300_004:
+        received += pair[1].recv(1 << 20)
+    assert received == data + b"more"
+
+
+def test_a_producer_waits_for_a_slow_reader(pair):
+    line = Line(pair[0], response_buffer_size=100_000, body_buffer_size=10_000)
+    data = numbered(2_000_000)
+    received = bytearray()
+
+    def read():
+        while piece := pair[1].recv(5000):
+            received.extend(piece)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    for start in range(0, len(data), 50_000):
+        line.write(data[start : start + 50_000])
+        assert line.output.size <= 100_000
+    while not line.flush():
+        pass
+    pair[0].close()
+    reader.join(20)
+    assert received == data
+
+
+def test_a_reader_that_takes_nothing_is_given_up(pair):
+    line = Line(pair[0], response_buffer_size=1000, send_timeout=0.05)
+    with pytest.raises(ClientDisconnected, match="takes nothing"):
+        line.write(numbered(1_000_000))
+    assert line.gone
+    assert line.output.size == 0
+    with pytest.raises(ClientDisconnected):
+        line.write(b"more")
+    with pytest.raises(ClientDisconnected):
+        line.flush()
+
+
+def test_a_peer_that_has_gone_is_told_once_and_files_are_let_go(pair, tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(b"x" * 100)
+    released = []
+    line = Line(pair[0])
+    pair[1].close()
+    with path.open("rb") as file:
+        for _ in range(2):
+            piece = FileRange(file.fileno(), 0, 100, lambda: released.append(1))
+            with pytest.raises(ClientDisconnected):
+                line.write_file(b"head", piece)
+            line.release()
+    assert line.gone
+    assert released == [1, 1]
+
+
+def test_a_full_disk_ends_the_answer(pair, tmp_path):
+    line = Line(pair[0], body_buffer_size=0, body_spool_dir=str(tmp_path))
+    with full_disk(1000), pytest.raises(ClientDisconnected, match="too large"):
+        line.write(numbered(1_000_000))
+    assert line.gone
