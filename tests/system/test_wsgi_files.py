@@ -74,6 +74,8 @@ def test_a_file_that_shrinks_while_it_is_sent_cuts_the_answer(serve, protocol, t
     with open(server.folder / "huge", "wb") as file:
         file.truncate(50_000_000)
     with server.connect(protocol, receive_buffer=4096) as peer:
+        if protocol != "scgi":  # a kept connection, which is looked at less often than a new one
+            assert peer.ask("/pid").body == b"well"
         peer.start("/")
         answer = peer.head()
         os.truncate(server.folder / "huge", 1000)
