@@ -38,6 +38,7 @@ _MOST_PENDING = 64
 #: answer: between two reads, and in all (seconds).
 LINGER_READ = 5.0
 LINGER_TOTAL = 30.0
+LINGER_AT_END = 1.0  # between two reads, in a worker that leaves
 
 #: First bytes that are kept to name a wrong protocol.
 _FIRST_BYTES = 24
@@ -515,7 +516,8 @@ class Connection(Channel):
         settings = self.settings
         waited = now - self.since
         if self.linger_until:
-            if waited > LINGER_READ or now > self.linger_until:
+            patience = LINGER_AT_END if self.worker.retiring else LINGER_READ
+            if waited > patience or now > self.linger_until:
                 self.close()
         elif self.output.size:
             if now - self.progress > settings.send_timeout:

@@ -210,9 +210,14 @@ class FastCgiCodec(CgiCodec):
         role_number, flags = _BEGIN_BODY.unpack(content)
         keep = bool(flags & KEEP_CONN)
         streams = self._streams
+        # A peer should wait for the end of a request before it uses its number
+        # again (section 3.3).  Whether it did cannot be told from the bytes, so
+        # a whole request makes room; the driver answers one number in turn.
         known = streams.get(number)
-        if known is not None and (known.request is None or not known.request.ended):
-            raise ProtocolError(f"FastCGI request {number} was begun twice")
+        if known is not None:
+            if known.arriving:
+                raise ProtocolError(f"FastCGI request {number} was begun twice")
+            del streams[number]
         role = ROLES.get(role_number, "")
         if role not in self.limits.roles:
             self.refusals.append(f"FastCGI role {role_number} is not served")
