@@ -1,4 +1,4 @@
-"""flup on a unix socket: ``python -m benchmarks.flup_server fastcgi|scgi PATH``."""
+"""flup on a unix socket: ``python -m benchmarks.flup_server fastcgi|scgi PATH [quiet]``."""
 
 import logging
 import sys
@@ -9,11 +9,12 @@ from benchmarks.app import app
 
 
 def main():
-    protocol, path = sys.argv[1:]
+    protocol, path, *quiet = sys.argv[1:]
     if protocol == "fastcgi":
         server = fcgi.WSGIServer(app, bindAddress=path, umask=0)
     else:
-        server = scgi.WSGIServer(app, bindAddress=path, umask=0, loggingLevel=logging.ERROR)
+        level = logging.ERROR if quiet else logging.INFO  # flup's own default
+        server = scgi.WSGIServer(app, bindAddress=path, umask=0, loggingLevel=level)
     server.run()
 
 

@@ -174,5 +174,8 @@ def gunicorn(worker, threads, *more):
     )  # fmt: skip
 
 
-def flup(protocol):
-    return Peer("flup", protocol, "benchmarks.flup_server", [protocol, "{path}"])
+def flup(protocol, *, log=True):
+    """flup as it comes; for SCGI that logs every request, which ``log=False`` turns off."""
+    name = "flup" if log else "flup, its log off"
+    words = [protocol, "{path}"] if log else [protocol, "{path}", "quiet"]
+    return Peer(name, protocol, "benchmarks.flup_server", words)

@@ -35,7 +35,7 @@ SCENARIOS = {
     ),
     "scgi": (
         "SCGI over a unix socket, behind nginx",
-        [gateway("scgi", 1), gateway("scgi", 4), flup("scgi")],
+        [gateway("scgi", 1), gateway("scgi", 4), flup("scgi"), flup("scgi", log=False)],
     ),
 }
 
