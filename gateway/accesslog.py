@@ -142,7 +142,8 @@ def compile_format(text: str) -> Callable[[Exchange, float, float], str]:
 
 def _json_line(exchange: Exchange, end: float, took: float) -> str:
     return json.dumps(
-        {name: getter(exchange, end, took) for name, getter in _ATOMS.values() if name}
+        {name: getter(exchange, end, took) for name, getter in _ATOMS.values() if name},
+        default=str,  # an application may put anything into the environ
     )
 
 

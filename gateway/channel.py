@@ -40,7 +40,19 @@ class Channel:
         """Have the loop send what is queued; called without the lock."""
         raise NotImplementedError
 
-    def write(self, data: bytes) -> None:
+    def say(self, data: bytes) -> None:
+        """What the protocol itself says, from the loop: never waits.
+
+        A peer that asks and asks but does not listen is dropped.  Raises
+        ClientDisconnected.
+        """
+        self.write(data, wait=False)
+        if self.output.size > self.settings.response_buffer_size:
+            with self.lock:
+                self._drop()
+            raise ClientDisconnected("the peer takes nothing")
+
+    def write(self, data: bytes, *, wait: bool = True) -> None:
         """Send, or queue what the socket does not take now.
 
         Waits, up to ``send_timeout`` without progress, while more than
@@ -68,7 +80,7 @@ class Channel:
             except OSError as error:
                 self._drop()
                 raise ClientDisconnected(str(error)) from None
-        self._queued()
+        self._queued(wait=wait)
 
     def write_file(self, head: bytes, piece: FileRange) -> None:
         """Send ``head`` and then a range of a file; the loop sends what is left of it.
@@ -125,9 +137,9 @@ class Channel:
         self.gone = True
         self.output.clear()
 
-    def _queued(self) -> None:
+    def _queued(self, *, wait: bool = True) -> None:
         self.release()
-        if self.output.size > self.settings.response_buffer_size:
+        if wait and self.output.size > self.settings.response_buffer_size:
             self._wait_for_room()
         if self.output.size:
             self.send_later()

@@ -267,7 +267,7 @@ class Connection(Channel):
         """What the protocol itself says: at once, or after the answers before it."""
         if self.codec.concurrent:
             with suppress(ClientDisconnected):
-                self.write(data)
+                self.say(data)
         else:
             self.pending.append(data)
 
@@ -385,7 +385,7 @@ class Connection(Channel):
             return
         if type(item) is bytes:
             with suppress(ClientDisconnected):
-                self.write(item)
+                self.say(item)
             return
         assert type(item) is Request
         Exchange(self, item).run()

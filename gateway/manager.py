@@ -41,6 +41,8 @@ _SIGNALS = (
     signal.SIGQUIT,
     signal.SIGHUP,
     signal.SIGUSR1,
+    signal.SIGUSR2,
+    signal.SIGWINCH,
     signal.SIGTTIN,
     signal.SIGTTOU,
     signal.SIGCHLD,
@@ -155,6 +157,7 @@ class Manager:
             signal.SIGQUIT: lambda: self._stop(signal.SIGQUIT),
             signal.SIGHUP: self._reload,
             signal.SIGUSR1: self._reopen_logs,
+            signal.SIGUSR2: lambda: self._log.warning("SIGUSR2 is ignored: HUP reloads"),
             signal.SIGTTIN: lambda: self._resize(1),
             signal.SIGTTOU: lambda: self._resize(-1),
         }
@@ -371,5 +374,8 @@ class Manager:
 
 def _how(code: int) -> str:
     if code < 0:
-        return f" by signal {signal.Signals(-code).name}"
+        try:
+            return f" by signal {signal.Signals(-code).name}"
+        except ValueError:  # a real-time signal has no name
+            return f" by signal {-code}"
     return f" with exit code {code}" if code else ""

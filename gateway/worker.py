@@ -216,7 +216,7 @@ class Worker:
             if monotonic() - now > _TICK:
                 self._excuse(events)
             while self._handed_back:
-                self._handed_back.popleft().settle()
+                self._settle(self._handed_back.popleft())
             if not self._accepting or self.retiring:
                 self._review_accepting(now)
             if now >= next_sweep or self._stopping:
@@ -227,7 +227,10 @@ class Worker:
 
     def _sweep(self, now: float) -> None:
         for connection in list(self._connections.values()):
-            connection.sweep(now)
+            try:
+                connection.sweep(now)
+            except Exception:  # noqa: BLE001 - logged there
+                self._fault(connection)
 
     def _handle(self, events: list[tuple[int, int]]) -> None:
         connections = self._connections
@@ -235,10 +238,29 @@ class Worker:
             connection = connections.get(number)
             if connection is None:
                 self._other_event(number)
-            elif mask == READ:
-                connection.readable()
-            else:
-                connection.on_event(mask)
+                continue
+            try:
+                if mask == READ:
+                    connection.readable()
+                else:
+                    connection.on_event(mask)
+            except Exception:  # noqa: BLE001 - logged there
+                self._fault(connection)
+
+    def _fault(self, connection: Connection) -> None:
+        """A fault of ours ends the connection that it met, not the worker."""
+        fault = sys.exc_info()
+        self.log.critical("%s: a fault of the server", connection.peer, exc_info=fault)
+        try:
+            connection.lose()
+        except Exception:
+            self.log.critical("%s: and another", connection.peer, exc_info=True)
+
+    def _settle(self, connection: Connection) -> None:
+        try:
+            connection.settle()
+        except Exception:  # noqa: BLE001 - logged there
+            self._fault(connection)
 
     def _excuse(self, events: list[tuple[int, int]]) -> None:
         """An application held the loop: its connections were not idle meanwhile."""
@@ -335,7 +357,11 @@ class Worker:
                 self._accept_after = self.now + _ACCEPT_REST
                 self._set_accepting(False)
                 return
-            self._connection(listener, sock, address).open()
+            connection = self._connection(listener, sock, address)
+            try:
+                connection.open()
+            except Exception:  # noqa: BLE001 - logged there
+                self._fault(connection)
         self._accept_at_once = min(self._accept_at_once * 2, self._accept_most)
 
     def _take_over(self) -> None:

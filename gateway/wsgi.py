@@ -6,7 +6,7 @@ import os
 import stat
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from io import BytesIO
+from io import BytesIO, FileIO
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -53,13 +53,20 @@ class FileWrapper:
         return data
 
     def file_range(self) -> FileRange | None:
-        """What is left of a regular file, or None if it is none."""
+        """What is left of a regular file, or None if it is none.
+
+        Only Python's own binary files: others may have a descriptor too, but
+        what they read is not what it holds (gzip).
+        """
+        file = getattr(self.filelike, "file", self.filelike)  # tempfile's wrapper
+        if not isinstance(getattr(file, "raw", file), FileIO):
+            return None
         try:
-            number = self.filelike.fileno()
+            number = file.fileno()
             info = os.fstat(number)
             if not stat.S_ISREG(info.st_mode):
                 return None
-            offset = self.filelike.tell()
+            offset = file.tell()
         except (AttributeError, OSError, ValueError):
             return None
         return FileRange(number, offset, max(0, info.st_size - offset))
@@ -356,11 +363,10 @@ class Exchange:
     def _close_iterable(self) -> None:
         """PEP 3333: close() once, whatever happened, after the answer is out."""
         iterable, self.iterable = self.iterable, None
-        close = getattr(iterable, "close", None)
-        if close is None:
-            return
         try:
-            close()
+            close = getattr(iterable, "close", None)
+            if close is not None:
+                close()
         except BaseException:  # noqa: BLE001 - as for the application itself
             self._log_error("close() of the answer failed", traceback=True)
 

@@ -106,6 +106,7 @@ class FastCgiCodec(CgiCodec):
         self._needed = 8
         self._streams: dict[int, _Stream] = {}
         self._events: list[Event] = []
+        self._said: list[bytes] = []  # for the outbox, in this call
 
     # Receiving
 
@@ -182,6 +183,9 @@ class FastCgiCodec(CgiCodec):
         """Requests of earlier buffers get their bodies in events of their own."""
         for stream in self._streams.values():
             stream.fresh = False
+        if self._said:
+            self.outbox += b"".join(self._said)
+            self._said.clear()
 
     # Management records (section 4)
 
@@ -196,11 +200,13 @@ class FastCgiCodec(CgiCodec):
                 asked = decode_pairs(content)
             except ValueError as error:
                 raise ProtocolError(f"FCGI_GET_VALUES: {error}") from None
-            self.outbox += values_result({name: values[name] for name in asked if name in values})
+            self._said.append(
+                values_result({name: values[name] for name in asked if name in values})
+            )
         elif BEGIN_REQUEST <= kind <= DATA:
             raise ProtocolError(f"a FastCGI record of type {kind} has no request id")
         else:
-            self.outbox += unknown_type(kind)
+            self._said.append(unknown_type(kind))
 
     # Application records (section 5)
 
@@ -239,7 +245,7 @@ class FastCgiCodec(CgiCodec):
     def _refuse_stream(self, number: int, keep: bool, protocol_status: int) -> None:
         """End a request that is not served; its later records are ignored (section 3.3)."""
         self._streams.pop(number, None)
-        self.outbox += end_request(number, 0, protocol_status)
+        self._said.append(end_request(number, 0, protocol_status))
         if not keep:
             self.closing = True
 
@@ -247,7 +253,7 @@ class FastCgiCodec(CgiCodec):
         stream = self._streams.get(number)
         if kind not in _TO_APPLICATION:
             if kind > DATA:
-                self.outbox += unknown_type(kind)
+                self._said.append(unknown_type(kind))
                 return
             raise ProtocolError(f"a FastCGI record of type {kind} comes only from a server")
         if stream is None or (stream.request is not None and stream.request.ended):
@@ -378,7 +384,7 @@ class FastCgiCodec(CgiCodec):
                 return
             request.ended = True
         del self._streams[number]
-        self.outbox += end_request(number, 0, REQUEST_COMPLETE)
+        self._said.append(end_request(number, 0, REQUEST_COMPLETE))
         if not stream.keep:
             self.closing = True
 
@@ -390,7 +396,7 @@ class FastCgiCodec(CgiCodec):
             self._events.append(Abort(number))
         del self._streams[number]
         self.refusals.append(f"{status[:3]} {reason}")
-        self.outbox += self._refusal(number, status, reason)
+        self._said.append(self._refusal(number, status, reason))
         if not stream.keep:
             self.closing = True
 
