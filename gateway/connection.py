@@ -11,28 +11,13 @@ from __future__ import annotations
 
 import socket
 import struct
-from collections import deque
 from contextlib import suppress
-from io import BytesIO
-from typing import TYPE_CHECKING, Any
 
-from gateway.body import Intake
-from gateway.channel import Channel, ClientDisconnected
+from gateway.channel import ClientDisconnected
 from gateway.poller import READ, WRITE
+from gateway.receiving import MOST_PENDING, Receiver
 from gateway.wsgi import Exchange
-from protocols.detect import explain
-from protocols.model import UNKNOWN, Abort, Body, Event, ProtocolError, Request
-
-if TYPE_CHECKING:
-    from gateway.service import Service
-    from gateway.worker import Worker
-
-#: Enough for most heads; while a body arrives more is read at once.
-_READ_SIZE = 16384
-_BODY_READ_SIZE = 1 << 18
-
-#: Requests of one connection that wait before it is read no further.
-_MOST_PENDING = 64
+from protocols.model import Request
 
 #: How long a closed connection is still read, so that no reset overtakes the
 #: answer: between two reads, and in all (seconds).
@@ -40,74 +25,16 @@ LINGER_READ = 5.0
 LINGER_TOTAL = 30.0
 LINGER_AT_END = 1.0  # between two reads, in a worker that leaves
 
-#: First bytes that are kept to name a wrong protocol.
-_FIRST_BYTES = 24
+#: What is read, and dropped, to see whether there is anything.
+_PROBE_SIZE = 16384
 
 _RESET = struct.pack("ii", 1, 0)
 
 
-class Connection(Channel):
+class Connection(Receiver):
     """The driver of one codec."""
 
-    __slots__ = (
-        "active",
-        "base",
-        "closed",
-        "closing",
-        "codec",
-        "ending",
-        "eof",
-        "first",
-        "intake",
-        "interest",
-        "linger_until",
-        "lingers",
-        "number",
-        "partial",
-        "peer",
-        "pending",
-        "read_size",
-        "reset",
-        "running",
-        "service",
-        "since",
-        "slots",
-        "worker",
-    )
-
-    def __init__(
-        self,
-        worker: Worker,
-        service: Service,
-        sock: socket.SocketType,
-        peer: str,
-        base: dict[str, Any],
-    ) -> None:
-        super().__init__(sock, worker.settings)
-        self.worker = worker
-        self.service: Service = service
-        self.base = base
-        self.peer = peer
-        self.number = sock.fileno()
-        self.codec = service.codec_class(service.limits)
-        self.slots = service.limits.multiplex if self.codec.concurrent else 1
-        #: Requests, and what the protocol says between answers, in order.
-        self.pending: deque[Request | bytes] = deque()
-        self.intake: dict[int, Intake] = {}
-        self.running: dict[int, Request] = {}
-        self.active = 0
-        self.interest = -1
-        self.read_size = _READ_SIZE
-        self.first: bytes | None = b""
-        self.partial = True
-        self.since = worker.now
-        self.linger_until = 0.0
-        self.eof = False  # the peer sends no more
-        self.closing = False  # nothing more is read; close once all is answered
-        self.ending = False  # an answer said that it is the last one
-        self.lingers = False  # the peer may still be sending when we close
-        self.reset = False  # only a reset tells the peer that an answer was cut
-        self.closed = False
+    __slots__ = ()
 
     # The loop's side
 
@@ -146,9 +73,9 @@ class Connection(Channel):
         if self.linger_until:
             self._discard(data)
         elif data:
-            self._receive(data)
+            self.receive(data)
         else:
-            self._end_of_file()
+            self.end_of_file()
 
     def writable(self) -> None:
         """Send what waits."""
@@ -158,153 +85,12 @@ class Connection(Channel):
         except ClientDisconnected:
             self.lose()
 
-    def _receive(self, data: bytes) -> None:
-        codec = self.codec
-        first = self.first
-        if first is not None:
-            self.first = (first + data[:_FIRST_BYTES])[:_FIRST_BYTES]
-        try:
-            events = codec.receive(data)
-        except ProtocolError as error:
-            self._take_all(error.events)
-            self._refuse(error)
-        else:
-            self._take_all(events)
-            if codec.closing and codec.concurrent:
-                self.closing = True
-            elif self.first and self.first != first and explain(self.first, self.service.protocol):
-                # Not wrong yet to this codec, but it never can be right.
-                self._refuse(ProtocolError("the wrong protocol"))
-        if self.pending:
-            self.pump()
-        if (
-            self.closing
-            or self.output.size
-            or self.gone
-            or len(self.pending) > _MOST_PENDING
-            or self.worker.retiring
-        ):
-            self.settle()
-
-    def _take_all(self, events: list[Event]) -> None:
-        if events:
-            self.first = None
-            self.partial = False
-            self.since = self.worker.now
-            for event in events:
-                if type(event) is Request and not event.more:
-                    self._ready(event, BytesIO(event.body), len(event.body))
-                else:
-                    self._take(event)
-        elif self.intake or not self.partial:
-            self.partial = not self.intake
-            self.since = self.worker.now
-        if self.codec.outbox:
-            for reason in self.codec.refusals:
-                self.worker.log.warning("%s: %s", self.peer, reason)
-            self.codec.refusals.clear()
-            self._say(self.codec.outbox)
-            self.codec.outbox = b""
-
-    def _take(self, event: Event) -> None:
-        """Take what is no whole request."""
-        if isinstance(event, Request):
-            self.read_size = _BODY_READ_SIZE
-            self.intake[event.stream] = Intake(event, self.settings)
-            self._more(Body(event.stream, event.body, True))
-        elif isinstance(event, Abort):
-            self._abort(event.stream)
-        else:
-            self._more(event)
-
-    def _more(self, event: Body) -> None:
-        intake = self.intake.get(event.stream)
-        if intake is None:
-            return
-        try:
-            body = intake.finish() if intake.take(event) else None
-        except OSError as error:
-            self._cannot_keep(intake, error)
-            return
-        if body is not None:
-            del self.intake[event.stream]
-            if not self.intake:
-                self.read_size = _READ_SIZE
-            self._ready(intake.request, body, intake.size)
-
-    def _cannot_keep(self, intake: Intake, error: OSError) -> None:
-        """The disk for request bodies is full: this request ends, nothing else does."""
-        self.worker.log.error("%s: a request body cannot be kept: %s", self.peer, error)
-        request = intake.request
-        self.intake.pop(request.stream, None)
-        intake.close()
-        request.keep_alive = False
-        headers = [("Content-Type", "text/plain")]
-        body = b"The request body cannot be kept.\n"
-        self._say(self.codec.reply(request, "507 Insufficient Storage", headers, body))
-        if not self.codec.concurrent:
-            self._stop_reading()
-
-    def _ready(self, request: Request, body: Any, size: int) -> None:
-        """The request is whole: it may run."""
-        environ: dict[str, Any] = request.environ
-        environ["wsgi.input"] = body
-        if request.length == UNKNOWN and size:
-            environ["CONTENT_LENGTH"] = str(size)
-        self.pending.append(request)
-
-    def _abort(self, stream: int) -> None:
-        intake = self.intake.pop(stream, None)
-        if intake is not None:
-            intake.close()
-            return
-        with self.lock:
-            for item in (*self.pending, *self.running.values()):
-                if type(item) is Request and item.stream == stream:
-                    item.aborted = True
-
-    def _say(self, data: bytes) -> None:
-        """What the protocol itself says: at once, or after the answers before it."""
-        if self.codec.concurrent:
-            with suppress(ClientDisconnected):
-                self.say(data)
-        else:
-            self.pending.append(data)
-
-    def _refuse(self, error: ProtocolError) -> None:
-        reason, reply = error.reason, error.reply
-        if self.first is not None:
-            found = explain(self.first, self.service.protocol)
-            if found is not None:
-                reason, reply = found
-        self.worker.log.warning("%s: %s", self.peer, reason)
-        self._drop_intake()
-        if reply:
-            self._say(reply)
-        self._stop_reading()
-
-    def _stop_reading(self) -> None:
-        self.lingers = True
-        self.codec.closing = True
-        self.closing = True
-
-    def _end_of_file(self) -> None:
-        """The peer sends no more; what it asked for is still answered."""
-        try:
-            self.codec.receive_eof()
-        except ProtocolError as error:
-            self.worker.log.info("%s: %s", self.peer, error.reason)
-        self._drop_intake()
-        self.eof = True
-        self.closing = True
-        self.settle()
-
     def lose(self) -> None:
         """The peer is gone: nothing can be sent any more."""
         with self.lock:
             self._drop()
         self.release()
-        self._drop_intake()
+        self.drop_intake()
         self.settle()
 
     def lose_from_thread(self) -> None:
@@ -313,11 +99,6 @@ class Connection(Channel):
             self._drop()
             self.active -= 1
         self.send_later()
-
-    def _drop_intake(self) -> None:
-        for intake in self.intake.values():
-            intake.close()
-        self.intake.clear()
 
     # Serving
 
@@ -446,7 +227,7 @@ class Connection(Channel):
             return -1
         interest = WRITE if self.output.size else 0
         if self.linger_until or not (self.eof or self.closing):
-            interest |= READ if len(self.pending) <= _MOST_PENDING else 0
+            interest |= READ if len(self.pending) <= MOST_PENDING else 0
         if self.interest == -1 and self.codec.closing and not interest & WRITE:
             return -1  # all is read, and it was never waited for
         return interest
@@ -485,7 +266,7 @@ class Connection(Channel):
         if not self.codec.origin:
             return False
         try:
-            return bool(self.sock.recv(_READ_SIZE))
+            return bool(self.sock.recv(_PROBE_SIZE))
         except OSError:
             return False
 
@@ -501,7 +282,7 @@ class Connection(Channel):
             return
         self.closed = True
         self.worker.forget(self)
-        self._drop_intake()
+        self.drop_intake()
         with self.lock:
             self._drop()
         self.release()
@@ -551,9 +332,9 @@ class Connection(Channel):
         reply = b"" if self.first == b"" else self.codec.timed_out()
         if self.first != b"":
             self.worker.log.info("%s: %s", self.peer, reason)
-        self._drop_intake()
+        self.drop_intake()
         if reply:
-            self._say(reply)
-        self._stop_reading()
+            self.say_in_turn(reply)
+        self.stop_reading()
         self.pump()
         self.settle()

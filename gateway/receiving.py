@@ -1,0 +1,252 @@
+"""The receiving half of a connection: bytes to whole requests, on the loop thread.
+
+What the codec makes of the bytes is sorted here: a request waits until its
+body is whole and is then *pending*; what the protocol itself says goes out in
+its turn; what breaks the protocol is refused.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections import deque
+from contextlib import suppress
+from io import BytesIO
+from typing import TYPE_CHECKING, Any
+
+from gateway.body import Intake
+from gateway.channel import Channel, ClientDisconnected
+from protocols.detect import explain
+from protocols.model import UNKNOWN, Abort, Body, Event, ProtocolError, Request
+
+if TYPE_CHECKING:
+    from gateway.service import Service
+    from gateway.worker import Worker
+
+#: Enough for most heads; while a body arrives more is read at once.
+_READ_SIZE = 16384
+_BODY_READ_SIZE = 1 << 18
+
+#: Requests of one connection that wait before it is read no further.
+MOST_PENDING = 64
+
+#: First bytes that are kept to name a wrong protocol.
+_FIRST_BYTES = 24
+
+
+class Receiver(Channel):
+    """The state of one connection, and how bytes change it."""
+
+    __slots__ = (
+        "active",
+        "base",
+        "closed",
+        "closing",
+        "codec",
+        "ending",
+        "eof",
+        "first",
+        "intake",
+        "interest",
+        "linger_until",
+        "lingers",
+        "number",
+        "partial",
+        "peer",
+        "pending",
+        "read_size",
+        "reset",
+        "running",
+        "service",
+        "since",
+        "slots",
+        "worker",
+    )
+
+    def __init__(
+        self,
+        worker: Worker,
+        service: Service,
+        sock: socket.SocketType,
+        peer: str,
+        base: dict[str, Any],
+    ) -> None:
+        super().__init__(sock, worker.settings)
+        self.worker = worker
+        self.service: Service = service
+        self.base = base
+        self.peer = peer
+        self.number = sock.fileno()
+        self.codec = service.codec_class(service.limits)
+        self.slots = service.limits.multiplex if self.codec.concurrent else 1
+        #: Requests, and what the protocol says between answers, in order.
+        self.pending: deque[Request | bytes] = deque()
+        self.intake: dict[int, Intake] = {}
+        self.running: dict[int, Request] = {}
+        self.active = 0
+        self.interest = -1
+        self.read_size = _READ_SIZE
+        self.first: bytes | None = b""
+        self.partial = True
+        self.since = worker.now
+        self.linger_until = 0.0
+        self.eof = False  # the peer sends no more
+        self.closing = False  # nothing more is read; close once all is answered
+        self.ending = False  # an answer said that it is the last one
+        self.lingers = False  # the peer may still be sending when we close
+        self.reset = False  # only a reset tells the peer that an answer was cut
+        self.closed = False
+
+    def pump(self) -> None:
+        """Serve what is pending."""
+        raise NotImplementedError
+
+    def settle(self) -> None:
+        """Decide what to wait for."""
+        raise NotImplementedError
+
+    def receive(self, data: bytes) -> None:
+        """Take bytes of the peer; serve what they complete."""
+        codec = self.codec
+        first = self.first
+        if first is not None:
+            self.first = (first + data[:_FIRST_BYTES])[:_FIRST_BYTES]
+        try:
+            events = codec.receive(data)
+        except ProtocolError as error:
+            self._take_all(error.events)
+            self._refuse(error)
+        else:
+            self._take_all(events)
+            if codec.closing and codec.concurrent:
+                self.closing = True
+            elif self.first and self.first != first and explain(self.first, self.service.protocol):
+                # Not wrong yet to this codec, but it never can be right.
+                self._refuse(ProtocolError("the wrong protocol"))
+        if self.pending:
+            self.pump()
+        if (
+            self.closing
+            or self.output.size
+            or self.gone
+            or len(self.pending) > MOST_PENDING
+            or self.worker.retiring
+        ):
+            self.settle()
+
+    def _take_all(self, events: list[Event]) -> None:
+        if events:
+            self.first = None
+            self.partial = False
+            self.since = self.worker.now
+            for event in events:
+                if type(event) is Request and not event.more:
+                    self._ready(event, BytesIO(event.body), len(event.body))
+                else:
+                    self._take(event)
+        elif self.intake or not self.partial:
+            self.partial = not self.intake
+            self.since = self.worker.now
+        if self.codec.outbox:
+            for reason in self.codec.refusals:
+                self.worker.log.warning("%s: %s", self.peer, reason)
+            self.codec.refusals.clear()
+            self.say_in_turn(self.codec.outbox)
+            self.codec.outbox = b""
+
+    def _take(self, event: Event) -> None:
+        """Take what is no whole request."""
+        if isinstance(event, Request):
+            self.read_size = _BODY_READ_SIZE
+            self.intake[event.stream] = Intake(event, self.settings)
+            self._more(Body(event.stream, event.body, True))
+        elif isinstance(event, Abort):
+            self._abort(event.stream)
+        else:
+            self._more(event)
+
+    def _more(self, event: Body) -> None:
+        intake = self.intake.get(event.stream)
+        if intake is None:
+            return
+        try:
+            body = intake.finish() if intake.take(event) else None
+        except OSError as error:
+            self._cannot_keep(intake, error)
+            return
+        if body is not None:
+            del self.intake[event.stream]
+            if not self.intake:
+                self.read_size = _READ_SIZE
+            self._ready(intake.request, body, intake.size)
+
+    def _cannot_keep(self, intake: Intake, error: OSError) -> None:
+        """The disk for request bodies is full: this request ends, nothing else does."""
+        self.worker.log.error("%s: a request body cannot be kept: %s", self.peer, error)
+        request = intake.request
+        self.intake.pop(request.stream, None)
+        intake.close()
+        request.keep_alive = False
+        headers = [("Content-Type", "text/plain")]
+        body = b"The request body cannot be kept.\n"
+        self.say_in_turn(self.codec.reply(request, "507 Insufficient Storage", headers, body))
+        if not self.codec.concurrent:
+            self.stop_reading()
+
+    def _ready(self, request: Request, body: Any, size: int) -> None:
+        """The request is whole: it may run."""
+        environ: dict[str, Any] = request.environ
+        environ["wsgi.input"] = body
+        if request.length == UNKNOWN and size:
+            environ["CONTENT_LENGTH"] = str(size)
+        self.pending.append(request)
+
+    def _abort(self, stream: int) -> None:
+        intake = self.intake.pop(stream, None)
+        if intake is not None:
+            intake.close()
+            return
+        with self.lock:
+            for item in (*self.pending, *self.running.values()):
+                if type(item) is Request and item.stream == stream:
+                    item.aborted = True
+
+    def say_in_turn(self, data: bytes) -> None:
+        """What the protocol itself says: at once, or after the answers before it."""
+        if self.codec.concurrent:
+            with suppress(ClientDisconnected):
+                self.say(data)
+        else:
+            self.pending.append(data)
+
+    def _refuse(self, error: ProtocolError) -> None:
+        reason, reply = error.reason, error.reply
+        if self.first is not None:
+            found = explain(self.first, self.service.protocol)
+            if found is not None:
+                reason, reply = found
+        self.worker.log.warning("%s: %s", self.peer, reason)
+        self.drop_intake()
+        if reply:
+            self.say_in_turn(reply)
+        self.stop_reading()
+
+    def stop_reading(self) -> None:
+        self.lingers = True
+        self.codec.closing = True
+        self.closing = True
+
+    def end_of_file(self) -> None:
+        """The peer sends no more; what it asked for is still answered."""
+        try:
+            self.codec.receive_eof()
+        except ProtocolError as error:
+            self.worker.log.info("%s: %s", self.peer, error.reason)
+        self.drop_intake()
+        self.eof = True
+        self.closing = True
+        self.settle()
+
+    def drop_intake(self) -> None:
+        for intake in self.intake.values():
+            intake.close()
+        self.intake.clear()
