@@ -124,8 +124,12 @@ class Channel:
 
     def release(self) -> None:
         """Let go of the files that are sent; called without the lock."""
-        while self.output.released:
-            self.output.released.pop()()
+        while True:
+            try:  # another thread may be at it too
+                done = self.output.released.pop()
+            except IndexError:
+                return
+            done()
 
     def _flush(self) -> None:
         size = self.output.size

@@ -81,6 +81,7 @@ class Connection(Receiver):
         """Send what waits."""
         try:
             if self.flush():
+                self.since = self.worker.now  # idle from here
                 self.settle()
         except ClientDisconnected:
             self.lose()

@@ -12,6 +12,7 @@ import socket
 from typing import Any
 
 _WORD = 4
+_CLOSE_ON_EXEC = getattr(socket, "MSG_CMSG_CLOEXEC", 0)  # Linux and the BSDs
 
 
 class Handover:
@@ -37,7 +38,7 @@ class Handover:
     def take(self) -> tuple[int, socket.SocketType, Any] | None:
         """Listener, socket and peer of the next connection, if there is one."""
         try:
-            word, numbers, _, _ = socket.recv_fds(self._reader, _WORD, 1)
+            word, numbers, _, _ = socket.recv_fds(self._reader, _WORD, 1, _CLOSE_ON_EXEC)
         except OSError:
             return None
         if not numbers:

@@ -124,7 +124,7 @@ class Manager:
 
     def _wait(self) -> None:
         pause = 1.0
-        if self._start_after:
+        if self._start_after and not self._stopping:
             pause = min(pause, max(0.0, self._start_after - monotonic()))
         for key, _ in self._selector.select(pause):
             if key.fileobj is self._wake_reader:
@@ -251,7 +251,10 @@ class Manager:
 
     def _spawn(self) -> bool:
         """Fork a worker; True in the child after it has served."""
-        ours, theirs = socket.socketpair()
+        try:
+            ours, theirs = socket.socketpair()
+        except OSError as error:
+            return self._cannot_start(error)
         # Until the child has handlers of its own, its signals wait.
         signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
         try:
@@ -260,9 +263,7 @@ class Manager:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
             ours.close()
             theirs.close()
-            self._log.error("cannot fork a worker: %s", error)
-            self._start_after = monotonic() + _FIRST_PAUSE
-            return False
+            return self._cannot_start(error)
         if pid == 0:
             self._become_worker(ours, theirs)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
@@ -271,6 +272,11 @@ class Manager:
         child = self._children[pid] = _Child(pid, ours, self._generation)
         self._selector.register(ours, selectors.EVENT_READ, child)
         self._log.info("worker %d starts", pid)
+        return False
+
+    def _cannot_start(self, error: OSError) -> bool:
+        self._log.error("cannot start a worker: %s", error)
+        self._start_after = monotonic() + _FIRST_PAUSE
         return False
 
     def _become_worker(self, ours: socket.socket, theirs: socket.socket) -> None:

@@ -18,6 +18,7 @@ from typing import IO
 #: The most that one turn sends, so that one fast reader cannot hold the loop.
 _TURN = 1 << 20
 _BATCH = 64
+_SMALL = 4096
 #: A temporary file that has grown so far is followed by another, and closed when
 #: it is sent: an endless answer must not fill the disk with what is sent already.
 _MOST_IN_FILE = 16 << 20
@@ -82,13 +83,29 @@ class Output:
             written = 0
             while written < size:
                 written += os.pwrite(self._file.fileno(), data[written:], self._file_size + written)
-            self._last = FileRange(self._file.fileno(), self._file_size, size)
-            self._chunks.append(self._last)
+            self._append_range(self._file.fileno(), size)
             self._file_size += size
         else:
-            self._chunks.append(memoryview(data))
+            self._append_piece(data)
             self._memory += size
         self.size += size
+
+    def _append_range(self, number: int, size: int) -> None:
+        """What was just written to the end of the file; one range for many pieces."""
+        last = self._last
+        if last is not None and self._chunks and self._chunks[-1] is last:
+            last.count += size
+        else:
+            self._last = FileRange(number, self._file_size, size)
+            self._chunks.append(self._last)
+
+    def _append_piece(self, data: bytes | memoryview) -> None:
+        """Small pieces are joined: each by itself would cost many times its size."""
+        last = self._chunks[-1] if self._chunks else None
+        if isinstance(last, memoryview) and len(last) + len(data) <= _SMALL:
+            self._chunks[-1] = memoryview(bytes(last) + data)
+        else:
+            self._chunks.append(memoryview(data))
 
     def append_file(self, piece: FileRange) -> None:
         """Queue a range, which is not empty, of a file of the application."""

@@ -369,7 +369,11 @@ class Worker:
         taken = self._handover.take()
         if taken is not None:
             number, sock, address = taken
-            self._connection(self._listeners[number], sock, address).resume()
+            connection = self._connection(self._listeners[number], sock, address)
+            try:
+                connection.resume()
+            except Exception:  # noqa: BLE001 - logged there
+                self._fault(connection)
 
     def _connection(self, listener: Listener, sock: socket.SocketType, address: Any) -> Connection:
         service = self._services[listener.sock.fileno()]

@@ -6,7 +6,8 @@ import os
 import stat
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from io import BytesIO, FileIO
+from io import BufferedRandom, BufferedReader, BytesIO, FileIO
+from tempfile import _TemporaryFileWrapper
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -58,8 +59,11 @@ class FileWrapper:
         Only Python's own binary files: others may have a descriptor too, but
         what they read is not what it holds (gzip).
         """
-        file = getattr(self.filelike, "file", self.filelike)  # tempfile's wrapper
-        if not isinstance(getattr(file, "raw", file), FileIO):
+        file = self.filelike
+        if type(file) is _TemporaryFileWrapper:
+            file = file.file
+        raw = file.raw if type(file) in (BufferedReader, BufferedRandom) else file
+        if type(raw) is not FileIO:
             return None
         try:
             number = file.fileno()

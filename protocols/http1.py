@@ -241,7 +241,12 @@ class Http1Codec(Codec):
     # Called by the parser
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Enter one field; repeated ones are joined (RFC 9110 section 5.3)."""
+        """Enter one field; repeated ones are joined (RFC 9110 section 5.3).
+
+        Trailers come here too and are dropped (RFC 9110 section 6.5.1).
+        """
+        if self._state == _CHUNKED:
+            return
         variable = NAMES.get(name)
         if variable is None:
             variable = variable_for(name)

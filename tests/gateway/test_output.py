@@ -250,3 +250,20 @@ def test_a_full_disk_ends_the_answer(pair, tmp_path):
     with full_disk(1000), pytest.raises(ClientDisconnected, match="too large"):
         line.write(numbered(1_000_000))
     assert line.gone
+
+
+@pytest.mark.parametrize("in_memory", [0, 1 << 20])
+def test_tiny_pieces_are_joined(in_memory):
+    """A million pieces of four bytes must not be a million objects."""
+    output = Output(in_memory, None)
+    for number in range(10_000):
+        output.append(b"%04d" % number)
+    assert len(output._chunks) <= 11
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.setblocking(False)
+        received = b""
+        while output.size:
+            output.flush(ours)
+            received += theirs.recv(1 << 20)
+    assert received == b"".join(b"%04d" % number for number in range(10_000))

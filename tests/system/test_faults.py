@@ -83,3 +83,16 @@ def test_a_peer_that_asks_and_never_listens_is_dropped(serve):
             for _ in range(10_000):
                 deaf.send(question)
         assert server.ask("http", "/").status == 200
+
+
+def test_a_file_in_a_wrapper_with_its_own_read_is_read(serve):
+    source = APP.replace('return [b"fine"]', 'return environ["wsgi.file_wrapper"](Swapped())')
+    source += """
+class Swapped:
+    def __init__(self):
+        self.file = open("plain.txt", "rb")
+
+    def read(self, size):
+        return self.file.read(size).swapcase()
+"""
+    assert serve(source, files={"plain.txt": "hello"}).ask("http", "/").body == b"HELLO"
