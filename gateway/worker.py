@@ -18,6 +18,7 @@ import traceback
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from itertools import count
 from queue import SimpleQueue
 from time import monotonic, time
@@ -80,9 +81,7 @@ class Worker:
         self.now = monotonic()
         self.poller = make_poller(settings.poller)
         #: Connections with something to do, or None where the loop does it all.
-        self.queue: SimpleQueue[Connection | None] | None = (
-            SimpleQueue() if settings.threads > 1 else None
-        )
+        self.queue: SimpleQueue[Connection] | None = SimpleQueue() if settings.threads > 1 else None
         self._listeners = {listener.sock.fileno(): listener for listener in listeners}
         self._pipe = pipe
         self._handover = handover
@@ -216,7 +215,8 @@ class Worker:
             if monotonic() - now > _TICK:
                 self._excuse(events)
             while self._handed_back:
-                self._settle(self._handed_back.popleft())
+                connection = self._handed_back.popleft()
+                self._guarded(connection, connection.settle)
             if not self._accepting or self.retiring:
                 self._review_accepting(now)
             if now >= next_sweep or self._stopping:
@@ -227,10 +227,7 @@ class Worker:
 
     def _sweep(self, now: float) -> None:
         for connection in list(self._connections.values()):
-            try:
-                connection.sweep(now)
-            except Exception:  # noqa: BLE001 - logged there
-                self._fault(connection)
+            self._guarded(connection, partial(connection.sweep, now))
 
     def _handle(self, events: list[tuple[int, int]]) -> None:
         connections = self._connections
@@ -247,6 +244,12 @@ class Worker:
             except Exception:  # noqa: BLE001 - logged there
                 self._fault(connection)
 
+    def _guarded(self, connection: Connection, step: Callable[[], None]) -> None:
+        try:
+            step()
+        except Exception:  # noqa: BLE001 - logged there
+            self._fault(connection)
+
     def _fault(self, connection: Connection) -> None:
         """A fault of ours ends the connection that it met, not the worker."""
         fault = sys.exc_info()
@@ -255,12 +258,6 @@ class Worker:
             connection.lose()
         except Exception:
             self.log.critical("%s: and another", connection.peer, exc_info=True)
-
-    def _settle(self, connection: Connection) -> None:
-        try:
-            connection.settle()
-        except Exception:  # noqa: BLE001 - logged there
-            self._fault(connection)
 
     def _excuse(self, events: list[tuple[int, int]]) -> None:
         """An application held the loop: its connections were not idle meanwhile."""
@@ -333,6 +330,8 @@ class Worker:
             for number in self._listeners:
                 self._accept_at_once = self.settings.backlog
                 self._accept(number)
+            while self._take_over():
+                pass
         self._set_accepting(False)
         for listener in self._listeners.values():
             listener.close(unlink=False)
@@ -358,22 +357,18 @@ class Worker:
                 self._set_accepting(False)
                 return
             connection = self._connection(listener, sock, address)
-            try:
-                connection.open()
-            except Exception:  # noqa: BLE001 - logged there
-                self._fault(connection)
+            self._guarded(connection, connection.open)
         self._accept_at_once = min(self._accept_at_once * 2, self._accept_most)
 
-    def _take_over(self) -> None:
-        """Go on with a connection of a worker that retires."""
+    def _take_over(self) -> bool:
+        """Go on with a connection of a worker that retires; False if there is none."""
         taken = self._handover.take()
-        if taken is not None:
-            number, sock, address = taken
-            connection = self._connection(self._listeners[number], sock, address)
-            try:
-                connection.resume()
-            except Exception:  # noqa: BLE001 - logged there
-                self._fault(connection)
+        if taken is None:
+            return False
+        number, sock, address = taken
+        connection = self._connection(self._listeners[number], sock, address)
+        self._guarded(connection, connection.resume)
+        return True
 
     def _connection(self, listener: Listener, sock: socket.SocketType, address: Any) -> Connection:
         service = self._services[listener.sock.fileno()]
@@ -398,8 +393,6 @@ class Worker:
         assert queue is not None
         while True:
             connection = queue.get()
-            if connection is None:
-                return
             try:
                 connection.work()
             except Exception:
