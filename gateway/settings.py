@@ -48,16 +48,17 @@ def _whole_number(low: int, high: int = 1 << 40) -> _Kind:
     return _Kind(f"a whole number from {low} to {high} is allowed", read)
 
 
-def _seconds() -> _Kind:
+def _seconds(*, off: bool = False) -> _Kind:
     def read(value: Any) -> float:
         if isinstance(value, bool):
             raise ValueError  # noqa: TRY004 - reported with the allowed values
         number = float(value)
-        if not 0 < number < 1e9:
+        if not (0 < number < 1e9 or (off and number == 0)):
             raise ValueError
         return number
 
-    return _Kind("a number of seconds above 0 is allowed", read)
+    switch = ", or 0 for none," if off else ""
+    return _Kind(f"a number of seconds above 0{switch} is allowed", read)
 
 
 def _text() -> _Kind:
@@ -104,6 +105,30 @@ def _words(*choices: str) -> _Kind:
     return _Kind(f"{allowed}, separated by commas, are allowed", read, many=True)
 
 
+def _umask() -> _Kind:
+    def read(value: Any) -> int:
+        if isinstance(value, bool) or not isinstance(value, int | str):
+            raise ValueError  # noqa: TRY004 - reported with the allowed values
+        mask = int(value, 8) if isinstance(value, str) else value
+        if not 0 <= mask <= 0o777:
+            raise ValueError
+        return mask
+
+    return _Kind("an octal number from 0 to 777 is allowed", read)
+
+
+def _pairs() -> _Kind:
+    def read(value: Any) -> tuple[str, ...]:
+        items = [value] if isinstance(value, str) else list(value)
+        for item in items:
+            name, equals, _ = item.partition("=")
+            if not name or not equals or "\0" in item:
+                raise ValueError
+        return tuple(items)
+
+    return _Kind("NAME=VALUE is allowed", read, many=True)
+
+
 def _script_name() -> _Kind:
     def read(value: Any) -> str:
         if not isinstance(value, str) or (value and not value.startswith("/")):
@@ -137,8 +162,38 @@ class Settings:
     protocol: str = _setting(
         "http", _text(), "Protocol of binds that name none: http, fastcgi, scgi.", value="NAME"
     )
+    process_manager: str = _setting(
+        "static",
+        _choice("static", "dynamic", "ondemand"),
+        "static: always `workers` processes. dynamic: from `workers` up to `workers_max`, as "
+        "requests wait. ondemand: none until a request comes, up to `workers_max`.",
+        value="NAME",
+    )
     workers: int = _setting(
-        1, _whole_number(1, 1024), "Number of worker processes.", "-w", value="N"
+        1,
+        _whole_number(1, 1024),
+        "Number of worker processes.",
+        "-w",
+        value="N",
+    )
+    workers_max: int = _setting(
+        0,
+        _whole_number(0, 1024),
+        "Worker processes at most, where process_manager lets them grow; 0: as many as `workers`.",
+        value="N",
+    )
+    worker_idle_timeout: float = _setting(
+        60.0,
+        _seconds(),
+        "Seconds without a request after which a worker beyond the least number leaves.",
+        value="SECONDS",
+    )
+    preload_app: bool = _setting(
+        False,
+        _boolean(),
+        "Load the application once, in a process that all workers are forked from, so that they "
+        "share its memory (Linux).",
+        "--preload",
     )
     threads: int = _setting(
         4,
@@ -215,6 +270,53 @@ class Settings:
     startup_timeout: float = _setting(
         60.0, _seconds(), "Seconds in which a new worker must be ready.", value="SECONDS"
     )
+    timeout: float = _setting(
+        30.0,
+        _seconds(off=True),
+        "Seconds that the application may take for a request, not counting the time in which a "
+        "slow client is waited for; then it is interrupted and the client gets a 504. 0: no limit.",
+        "-t",
+        value="SECONDS",
+    )
+    slow_request_timeout: float = _setting(
+        0.0,
+        _seconds(off=True),
+        "Seconds after which a request is logged, with the stack of its thread; 0: never.",
+        value="SECONDS",
+    )
+    worker_timeout: float = _setting(
+        60.0,
+        _seconds(off=True),
+        "Seconds without a sign of life after which a worker is replaced and killed; 0: never.",
+        value="SECONDS",
+    )
+    max_requests: int = _setting(
+        0, _whole_number(0), "Requests after which a worker is replaced; 0: never.", value="N"
+    )
+    max_requests_jitter: int = _setting(
+        0,
+        _whole_number(0),
+        "At most so many requests are added to max_requests, at random for each worker.",
+        value="N",
+    )
+    max_worker_lifetime: float = _setting(
+        0.0,
+        _seconds(off=True),
+        "Seconds after which a worker is replaced; 0: never.",
+        value="SECONDS",
+    )
+    max_worker_rss: int = _setting(
+        0,
+        _whole_number(0),
+        "MiB of resident memory beyond which a worker is replaced; 0: no limit.",
+        value="MIB",
+    )
+    reload_strategy: str = _setting(
+        "rolling",
+        _choice("rolling", "all"),
+        "How a reload goes on after its first new worker is ready: one by one, or all at once.",
+        value="NAME",
+    )
     limit_request_line: int = _setting(
         8190, _whole_number(16), "Bytes of an HTTP request line.", value="BYTES"
     )
@@ -269,6 +371,42 @@ class Settings:
     )
     pidfile: str | None = _setting(
         None, _text(), "File for the manager's process id.", "-p", value="FILE"
+    )
+    control_socket: str | None = _setting(
+        None,
+        _text(),
+        "Unix socket on which `gateway reload` talks to the manager; not set: the pidfile's name "
+        "with .ctl behind it, if there is a pidfile.",
+        value="FILE",
+    )
+    user: str | None = _setting(
+        None, _text(), "User that the workers run as: a name or a number.", "-u", value="USER"
+    )
+    group: str | None = _setting(
+        None, _text(), "Group that the workers run as: a name or a number.", "-g", value="GROUP"
+    )
+    umask: int | None = _setting(
+        None,
+        _umask(),
+        "Mask for the mode of files that are created; not set: as inherited.",
+        "-m",
+        value="MODE",
+    )
+    proc_name: str | None = _setting(
+        None,
+        _text(),
+        "What the process list calls the processes; not set: the application's name.",
+        "-n",
+        "--name",
+        value="NAME",
+    )
+    raw_env: tuple[str, ...] = _setting(
+        (),
+        _pairs(),
+        "Environment variables for the application, as NAME=VALUE. May be repeated.",
+        "-e",
+        "--env",
+        value="NAME=VALUE",
     )
     chdir: str | None = _setting(
         None, _text(), "Folder to change to before the application is loaded.", value="DIR"
