@@ -10,135 +10,21 @@ from __future__ import annotations
 import difflib
 import os
 import tomllib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
+
+from gateway import kinds
+from gateway.kinds import Kind, SettingError
+
+__all__ = ["PREFIX", "Resolved", "SettingError", "Settings", "kind_of", "resolve"]
 
 CONFIG_FILE = "gateway.toml"
 PREFIX = "GATEWAY_"
 
 
-class SettingError(Exception):
-    """A setting has a value that is not allowed; the message is for the user."""
-
-    def __init__(self, name: str, value: object, allowed: str, source: str = "") -> None:
-        where = f" (from {source})" if source else ""
-        super().__init__(f"{name} is {value!r}{where}: {allowed}")
-
-
-class _Kind:
-    """How a setting is read from text and from a configuration file."""
-
-    def __init__(self, allowed: str, read: Callable[[Any], Any], *, many: bool = False) -> None:
-        self.allowed = allowed
-        self.read = read
-        self.many = many
-
-
-def _whole_number(low: int, high: int = 1 << 40) -> _Kind:
-    def read(value: Any) -> int:
-        if isinstance(value, bool) or not isinstance(value, int | str):
-            raise ValueError  # noqa: TRY004 - reported with the allowed values
-        number = int(value)
-        if not low <= number <= high:
-            raise ValueError
-        return number
-
-    return _Kind(f"a whole number from {low} to {high} is allowed", read)
-
-
-def _seconds(*, off: bool = False) -> _Kind:
-    def read(value: Any) -> float:
-        if isinstance(value, bool):
-            raise ValueError  # noqa: TRY004 - reported with the allowed values
-        number = float(value)
-        if not (0 < number < 1e9 or (off and number == 0)):
-            raise ValueError
-        return number
-
-    switch = ", or 0 for none," if off else ""
-    return _Kind(f"a number of seconds above 0{switch} is allowed", read)
-
-
-def _text() -> _Kind:
-    def read(value: Any) -> str:
-        if not isinstance(value, str):
-            raise ValueError  # noqa: TRY004 - reported with the allowed values
-        return value
-
-    return _Kind("a text is allowed", read)
-
-
-def _choice(*names: str) -> _Kind:
-    def read(value: Any) -> str:
-        if value not in names:
-            raise ValueError
-        return str(value)
-
-    return _Kind(f"allowed are {', '.join(names)}", read)
-
-
-def _boolean() -> _Kind:
-    words = {"true": True, "1": True, "yes": True, "on": True}
-    words |= {"false": False, "0": False, "no": False, "off": False}
-
-    def read(value: Any) -> bool:
-        if isinstance(value, bool):
-            return value
-        return words[str(value).lower()]
-
-    return _Kind("true or false is allowed", read)
-
-
-def _words(*choices: str) -> _Kind:
-    def read(value: Any) -> tuple[str, ...]:
-        items = [value] if isinstance(value, str) else list(value)
-        items = [part.strip() for item in items for part in item.split(",") if part.strip()]
-        if not items:
-            raise ValueError
-        if choices and not set(items) <= set(choices):
-            raise ValueError
-        return tuple(items)
-
-    allowed = f"one or more of {', '.join(choices)}" if choices else "one or more texts"
-    return _Kind(f"{allowed}, separated by commas, are allowed", read, many=True)
-
-
-def _umask() -> _Kind:
-    def read(value: Any) -> int:
-        if isinstance(value, bool) or not isinstance(value, int | str):
-            raise ValueError  # noqa: TRY004 - reported with the allowed values
-        mask = int(value, 8) if isinstance(value, str) else value
-        if not 0 <= mask <= 0o777:
-            raise ValueError
-        return mask
-
-    return _Kind("an octal number from 0 to 777 is allowed", read)
-
-
-def _pairs() -> _Kind:
-    def read(value: Any) -> tuple[str, ...]:
-        items = [value] if isinstance(value, str) else list(value)
-        for item in items:
-            name, equals, _ = item.partition("=")
-            if not name or not equals or "\0" in item:
-                raise ValueError
-        return tuple(items)
-
-    return _Kind("NAME=VALUE is allowed", read, many=True)
-
-
-def _script_name() -> _Kind:
-    def read(value: Any) -> str:
-        if not isinstance(value, str) or (value and not value.startswith("/")):
-            raise ValueError
-        return value.rstrip("/") or "/"
-
-    return _Kind('a path such as "/app" is allowed, or "/" for the root', read)
-
-
-def _setting(default: Any, kind: _Kind, text: str, *flags: str, value: str = "VALUE") -> Any:
+def _setting(default: Any, kind: Kind, text: str, *flags: str, value: str = "VALUE") -> Any:
     metadata = {"kind": kind, "help": text, "flags": flags, "value": value}
     return field(default=default, metadata=metadata)
 
@@ -148,11 +34,11 @@ class Settings:
     """The settings of one gateway; see ``help`` of each field for its meaning and unit."""
 
     wsgi_app: str = _setting(
-        "", _text(), "The application: module:attr, module:factory() or path/to/file.py:attr."
+        "", kinds.text(), "The application: module:attr, module:factory() or path/to/file.py:attr."
     )
     bind: tuple[str, ...] = _setting(
         ("127.0.0.1:8000",),
-        _words(),
+        kinds.words(),
         "Where to listen: HOST:PORT, unix:PATH, fd://N or systemd, each with a protocol in front "
         "if it is not the one of --protocol (fastcgi+unix:/run/app.sock, http://127.0.0.1:8000). "
         "A unix socket takes ?mode=0660&owner=NAME&group=NAME. May be repeated.",
@@ -160,119 +46,122 @@ class Settings:
         value="ADDRESS",
     )
     protocol: str = _setting(
-        "http", _text(), "Protocol of binds that name none: http, fastcgi, scgi.", value="NAME"
+        "http", kinds.text(), "Protocol of binds that name none: http, fastcgi, scgi.", value="NAME"
     )
     process_manager: str = _setting(
         "static",
-        _choice("static", "dynamic", "ondemand"),
+        kinds.choice("static", "dynamic", "ondemand"),
         "static: always `workers` processes. dynamic: from `workers` up to `workers_max`, as "
         "requests wait. ondemand: none until a request comes, up to `workers_max`.",
         value="NAME",
     )
     workers: int = _setting(
         1,
-        _whole_number(1, 1024),
+        kinds.whole_number(1, 1024),
         "Number of worker processes.",
         "-w",
         value="N",
     )
     workers_max: int = _setting(
         0,
-        _whole_number(0, 1024),
+        kinds.whole_number(0, 1024),
         "Worker processes at most, where process_manager lets them grow; 0: as many as `workers`.",
         value="N",
     )
     worker_idle_timeout: float = _setting(
         60.0,
-        _seconds(),
+        kinds.seconds(),
         "Seconds without a request after which a worker beyond the least number leaves.",
         value="SECONDS",
     )
     preload_app: bool = _setting(
         False,
-        _boolean(),
+        kinds.boolean(),
         "Load the application once, in a process that all workers are forked from, so that they "
         "share its memory (Linux).",
         "--preload",
     )
     threads: int = _setting(
         4,
-        _whole_number(1, 4096),
+        kinds.whole_number(1, 4096),
         "Threads of a worker that run the application; with 1 it runs on the loop itself.",
         value="N",
     )
     worker_connections: int = _setting(
-        1000, _whole_number(1), "Connections that a worker holds at most.", value="N"
+        1000, kinds.whole_number(1), "Connections that a worker holds at most.", value="N"
     )
     queue_size: int = _setting(
         0,
-        _whole_number(0),
+        kinds.whole_number(0),
         "Requests that wait for a thread before a worker stops accepting; 0: twice the threads.",
         value="N",
     )
     backlog: int = _setting(
-        2048, _whole_number(1), "Connections that wait to be accepted.", value="N"
+        2048, kinds.whole_number(1), "Connections that wait to be accepted.", value="N"
     )
     poller: str = _setting(
         "auto",
-        _choice("auto", "epoll", "selectors"),
+        kinds.choice("auto", "epoll", "selectors"),
         "How a worker waits for its sockets.",
         value="NAME",
     )
     script_name: str | None = _setting(
         None,
-        _script_name(),
+        kinds.script_name(),
         "Where the application is mounted (SCRIPT_NAME); / for the root whatever a front end "
         "says. Not set: a split made by the front end is trusted.",
         value="PATH",
     )
     path_info_source: str = _setting(
         "routed",
-        _choice("routed", "request_uri"),
+        kinds.choice("routed", "request_uri"),
         "PATH_INFO as the front end routed it, or in the client's own spelling. A front end that "
         "guards /admin never sees /admin/../public as /admin: an application that reads the "
         "client's spelling may.",
         value="NAME",
     )
     keepalive: float = _setting(
-        75.0, _seconds(), "Seconds that an idle HTTP connection is kept.", value="SECONDS"
+        75.0, kinds.seconds(), "Seconds that an idle HTTP connection is kept.", value="SECONDS"
     )
     fastcgi_keepalive: float = _setting(
-        75.0, _seconds(), "Seconds that an idle FastCGI connection is kept.", value="SECONDS"
+        75.0, kinds.seconds(), "Seconds that an idle FastCGI connection is kept.", value="SECONDS"
     )
     fastcgi_multiplex_max: int = _setting(
         32,
-        _whole_number(1, 65535),
+        kinds.whole_number(1, 65535),
         "Requests at once on one FastCGI connection; 1 refuses multiplexing.",
         value="N",
     )
     fastcgi_roles: tuple[str, ...] = _setting(
         ("responder", "authorizer", "filter"),
-        _words("responder", "authorizer", "filter"),
+        kinds.words("responder", "authorizer", "filter"),
         "FastCGI roles that are served.",
         value="ROLES",
     )
     fastcgi_stderr: bool = _setting(
-        False, _boolean(), "Send wsgi.errors to the front end too, as FCGI_STDERR."
+        False, kinds.boolean(), "Send wsgi.errors to the front end too, as FCGI_STDERR."
     )
     client_header_timeout: float = _setting(
-        15.0, _seconds(), "Seconds for a whole request head.", value="SECONDS"
+        15.0, kinds.seconds(), "Seconds for a whole request head.", value="SECONDS"
     )
     client_body_timeout: float = _setting(
-        30.0, _seconds(), "Seconds between two reads of a request body.", value="SECONDS"
+        30.0, kinds.seconds(), "Seconds between two reads of a request body.", value="SECONDS"
     )
     send_timeout: float = _setting(
-        60.0, _seconds(), "Seconds in which a client must take some of the answer.", value="SECONDS"
+        60.0,
+        kinds.seconds(),
+        "Seconds in which a client must take some of the answer.",
+        value="SECONDS",
     )
     graceful_timeout: float = _setting(
-        30.0, _seconds(), "Seconds that a retiring worker has to finish.", value="SECONDS"
+        30.0, kinds.seconds(), "Seconds that a retiring worker has to finish.", value="SECONDS"
     )
     startup_timeout: float = _setting(
-        60.0, _seconds(), "Seconds in which a new worker must be ready.", value="SECONDS"
+        60.0, kinds.seconds(), "Seconds in which a new worker must be ready.", value="SECONDS"
     )
     timeout: float = _setting(
         30.0,
-        _seconds(off=True),
+        kinds.seconds(off=True),
         "Seconds that the application may take for a request, not counting the time in which a "
         "slow client is waited for; then it is interrupted and the client gets a 504. 0: no limit.",
         "-t",
@@ -280,121 +169,125 @@ class Settings:
     )
     slow_request_timeout: float = _setting(
         0.0,
-        _seconds(off=True),
+        kinds.seconds(off=True),
         "Seconds after which a request is logged, with the stack of its thread; 0: never.",
         value="SECONDS",
     )
     worker_timeout: float = _setting(
         60.0,
-        _seconds(off=True),
+        kinds.seconds(off=True),
         "Seconds without a sign of life after which a worker is replaced and killed; 0: never.",
         value="SECONDS",
     )
     max_requests: int = _setting(
-        0, _whole_number(0), "Requests after which a worker is replaced; 0: never.", value="N"
+        0, kinds.whole_number(0), "Requests after which a worker is replaced; 0: never.", value="N"
     )
     max_requests_jitter: int = _setting(
         0,
-        _whole_number(0),
+        kinds.whole_number(0),
         "At most so many requests are added to max_requests, at random for each worker.",
         value="N",
     )
     max_worker_lifetime: float = _setting(
         0.0,
-        _seconds(off=True),
+        kinds.seconds(off=True),
         "Seconds after which a worker is replaced; 0: never.",
         value="SECONDS",
     )
     max_worker_rss: int = _setting(
         0,
-        _whole_number(0),
+        kinds.whole_number(0),
         "MiB of resident memory beyond which a worker is replaced; 0: no limit.",
         value="MIB",
     )
     reload_strategy: str = _setting(
         "rolling",
-        _choice("rolling", "all"),
+        kinds.choice("rolling", "all"),
         "How a reload goes on after its first new worker is ready: one by one, or all at once.",
         value="NAME",
     )
     limit_request_line: int = _setting(
-        8190, _whole_number(16), "Bytes of an HTTP request line.", value="BYTES"
+        8190, kinds.whole_number(16), "Bytes of an HTTP request line.", value="BYTES"
     )
     limit_request_fields: int = _setting(
-        100, _whole_number(1), "Header fields of an HTTP request.", value="N"
+        100, kinds.whole_number(1), "Header fields of an HTTP request.", value="N"
     )
     limit_request_field_size: int = _setting(
-        8190, _whole_number(16), "Bytes of one HTTP header field.", value="BYTES"
+        8190, kinds.whole_number(16), "Bytes of one HTTP header field.", value="BYTES"
     )
     limit_request_header_total: int = _setting(
         65536,
-        _whole_number(64),
+        kinds.whole_number(64),
         "Bytes of a whole HTTP head, of the FastCGI parameters or of the SCGI headers.",
         value="BYTES",
     )
     limit_request_body: int = _setting(
-        1 << 30, _whole_number(0), "Bytes of a request body; 0: no limit.", value="BYTES"
+        1 << 30, kinds.whole_number(0), "Bytes of a request body; 0: no limit.", value="BYTES"
     )
     body_buffer_size: int = _setting(
         1 << 20,
-        _whole_number(0),
+        kinds.whole_number(0),
         "Bytes of a body, of a request or an answer that waits for its reader, that are kept in "
         "memory; more goes to a temporary file.",
         value="BYTES",
     )
     body_spool_dir: str | None = _setting(
-        None, _text(), "Folder of those temporary files; not set: the system's.", value="DIR"
+        None, kinds.text(), "Folder of those temporary files; not set: the system's.", value="DIR"
     )
     response_buffer_size: int = _setting(
         16 << 20,
-        _whole_number(0),
+        kinds.whole_number(0),
         "Bytes of an answer that wait for a slow client before the application waits too.",
         value="BYTES",
     )
     accesslog: str | None = _setting(
-        None, _text(), "File of the access log; - is standard output.", value="FILE"
+        None, kinds.text(), "File of the access log; - is standard output.", value="FILE"
     )
     access_log_format: str = _setting(
         "combined",
-        _text(),
+        kinds.text(),
         'combined, json or a format such as %(h)s "%(r)s" %(s)s %(b)s %(D)s.',
         value="FORMAT",
     )
     errorlog: str = _setting(
-        "-", _text(), "File of the error log; - is standard error.", value="FILE"
+        "-", kinds.text(), "File of the error log; - is standard error.", value="FILE"
     )
     loglevel: str = _setting(
         "info",
-        _choice("debug", "info", "warning", "error", "critical"),
+        kinds.choice("debug", "info", "warning", "error", "critical"),
         "Level of the error log.",
         value="LEVEL",
     )
     pidfile: str | None = _setting(
-        None, _text(), "File for the manager's process id.", "-p", value="FILE"
+        None, kinds.text(), "File for the manager's process id.", "-p", value="FILE"
     )
     control_socket: str | None = _setting(
         None,
-        _text(),
+        kinds.text(),
         "Unix socket on which `gateway reload` talks to the manager; not set: the pidfile's name "
         "with .ctl behind it, if there is a pidfile.",
         value="FILE",
     )
     user: str | None = _setting(
-        None, _text(), "User that the workers run as: a name or a number.", "-u", value="USER"
+        None, kinds.text(), "User that the workers run as: a name or a number.", "-u", value="USER"
     )
     group: str | None = _setting(
-        None, _text(), "Group that the workers run as: a name or a number.", "-g", value="GROUP"
+        None,
+        kinds.text(),
+        "Group that the workers run as: a name or a number.",
+        "-g",
+        value="GROUP",
     )
     umask: int | None = _setting(
         None,
-        _umask(),
+        kinds.umask(),
         "Mask for the mode of files that are created; not set: as inherited.",
         "-m",
         value="MODE",
     )
     proc_name: str | None = _setting(
         None,
-        _text(),
+        kinds.text(),
         "What the process list calls the processes; not set: the application's name.",
         "-n",
         "--name",
@@ -402,17 +295,17 @@ class Settings:
     )
     raw_env: tuple[str, ...] = _setting(
         (),
-        _pairs(),
+        kinds.pairs(),
         "Environment variables for the application, as NAME=VALUE. May be repeated.",
         "-e",
         "--env",
         value="NAME=VALUE",
     )
     chdir: str | None = _setting(
-        None, _text(), "Folder to change to before the application is loaded.", value="DIR"
+        None, kinds.text(), "Folder to change to before the application is loaded.", value="DIR"
     )
     pythonpath: tuple[str, ...] = _setting(
-        (), _words(), "Folders to put first on the module search path.", value="DIRS"
+        (), kinds.words(), "Folders to put first on the module search path.", value="DIRS"
     )
 
 
@@ -431,10 +324,10 @@ class Resolved:
             yield f"{item.name} = {'' if shown is None else shown}  ({self.sources[item.name]})"
 
 
-def kind_of(name: str) -> _Kind:
+def kind_of(name: str) -> Kind:
     """The kind of the setting ``name``."""
     kind = Settings.__dataclass_fields__[name].metadata["kind"]
-    assert isinstance(kind, _Kind)
+    assert isinstance(kind, Kind)
     return kind
 
 

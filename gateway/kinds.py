@@ -1,0 +1,128 @@
+"""How the value of a setting is read, from text and from a configuration file.
+
+A kind says what is allowed in words, for the error that a user gets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+
+class SettingError(Exception):
+    """A setting has a value that is not allowed; the message is for the user."""
+
+    def __init__(self, name: str, value: object, allowed: str, source: str = "") -> None:
+        where = f" (from {source})" if source else ""
+        super().__init__(f"{name} is {value!r}{where}: {allowed}")
+
+
+class Kind:
+    """How a setting is read from text and from a configuration file."""
+
+    def __init__(self, allowed: str, read: Callable[[Any], Any], *, many: bool = False) -> None:
+        self.allowed = allowed
+        self.read = read
+        self.many = many
+
+
+def whole_number(low: int, high: int = 1 << 40) -> Kind:
+    def read(value: Any) -> int:
+        if isinstance(value, bool) or not isinstance(value, int | str):
+            raise ValueError  # noqa: TRY004 - reported with the allowed values
+        number = int(value)
+        if not low <= number <= high:
+            raise ValueError
+        return number
+
+    return Kind(f"a whole number from {low} to {high} is allowed", read)
+
+
+def seconds(*, off: bool = False) -> Kind:
+    def read(value: Any) -> float:
+        if isinstance(value, bool):
+            raise ValueError  # noqa: TRY004 - reported with the allowed values
+        number = float(value)
+        if not (0 < number < 1e9 or (off and number == 0)):
+            raise ValueError
+        return number
+
+    switch = ", or 0 for none," if off else ""
+    return Kind(f"a number of seconds above 0{switch} is allowed", read)
+
+
+def text() -> Kind:
+    def read(value: Any) -> str:
+        if not isinstance(value, str):
+            raise ValueError  # noqa: TRY004 - reported with the allowed values
+        return value
+
+    return Kind("a text is allowed", read)
+
+
+def choice(*names: str) -> Kind:
+    def read(value: Any) -> str:
+        if value not in names:
+            raise ValueError
+        return str(value)
+
+    return Kind(f"allowed are {', '.join(names)}", read)
+
+
+def boolean() -> Kind:
+    words = {"true": True, "1": True, "yes": True, "on": True}
+    words |= {"false": False, "0": False, "no": False, "off": False}
+
+    def read(value: Any) -> bool:
+        if isinstance(value, bool):
+            return value
+        return words[str(value).lower()]
+
+    return Kind("true or false is allowed", read)
+
+
+def words(*choices: str) -> Kind:
+    def read(value: Any) -> tuple[str, ...]:
+        items = [value] if isinstance(value, str) else list(value)
+        items = [part.strip() for item in items for part in item.split(",") if part.strip()]
+        if not items:
+            raise ValueError
+        if choices and not set(items) <= set(choices):
+            raise ValueError
+        return tuple(items)
+
+    allowed = f"one or more of {', '.join(choices)}" if choices else "one or more texts"
+    return Kind(f"{allowed}, separated by commas, are allowed", read, many=True)
+
+
+def umask() -> Kind:
+    def read(value: Any) -> int:
+        if isinstance(value, bool) or not isinstance(value, int | str):
+            raise ValueError  # noqa: TRY004 - reported with the allowed values
+        mask = int(value, 8) if isinstance(value, str) else value
+        if not 0 <= mask <= 0o777:
+            raise ValueError
+        return mask
+
+    return Kind("an octal number from 0 to 777 is allowed", read)
+
+
+def pairs() -> Kind:
+    def read(value: Any) -> tuple[str, ...]:
+        items = [value] if isinstance(value, str) else list(value)
+        for item in items:
+            name, equals, _ = item.partition("=")
+            if not name or not equals or "\0" in item:
+                raise ValueError
+        return tuple(items)
+
+    return Kind("NAME=VALUE is allowed", read, many=True)
+
+
+def script_name() -> Kind:
+    def read(value: Any) -> str:
+        if not isinstance(value, str) or (value and not value.startswith("/")):
+            raise ValueError
+        return value.rstrip("/") or "/"
+
+    return Kind('a path such as "/app" is allowed, or "/" for the root', read)
