@@ -21,9 +21,10 @@ from time import monotonic
 from gateway.accesslog import AccessLog
 from gateway.errorlog import reopen
 from gateway.handover import Handover
+from gateway.scoreboard import Board
 from gateway.settings import Settings
 from gateway.sockets import Listener
-from gateway.worker import EXIT_LOAD, READY, Worker
+from gateway.worker import EXIT_LOAD, FAILED, READY, Worker
 
 EXIT_OK = 0
 
@@ -294,7 +295,14 @@ class Manager:
                 child.pipe.close()
             settings = replace(self._settings, workers=self._wanted)
             worker = Worker(
-                settings, self._listeners, theirs, self._log, self._access, self._handover
+                settings,
+                self._listeners,
+                theirs,
+                self._log,
+                self._access,
+                self._handover,
+                Board(settings.threads),
+                None,
             )
             worker.take_signals()
             signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
@@ -342,7 +350,7 @@ class Manager:
         self._start_after = monotonic() + pause
 
     def _failed_start(self, child: _Child, code: int) -> None:
-        reason = child.message.removeprefix(READY).decode("utf-8", "replace").rstrip()
+        reason = child.message.removeprefix(FAILED).decode("utf-8", "replace").rstrip()
         for line in (reason or f"it ended{_how(code)}").splitlines():
             self._log.error("worker %d cannot start: %s", child.pid, line)
         if not self._was_ready:

@@ -22,7 +22,7 @@ from functools import partial
 from itertools import count
 from queue import SimpleQueue
 from time import monotonic, time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from wsgiref.handlers import format_date_time
 
 from gateway.accesslog import AccessLog
@@ -31,17 +31,23 @@ from gateway.errorlog import ErrorStream, reopen
 from gateway.handover import Handover
 from gateway.loader import LoadError, load_application
 from gateway.poller import READ, make_poller
+from gateway.scoreboard import Board
 from gateway.service import Service
 from gateway.settings import Settings
 from gateway.sockets import Listener
 from protocols.http1 import Http1Codec
 from protocols.model import Codec
 
+if TYPE_CHECKING:
+    from gateway.hooks import Hooks
+
 #: Exit codes of a worker.
 EXIT_OK = 0
 EXIT_LOAD = 3
 
-READY = b"ready"
+#: What a worker tells its manager, a line each; after FAILED comes a text up to the end.
+READY = b"ready\n"
+FAILED = b"failed\n"
 
 #: At most this long between two looks at the deadlines, seconds.
 _TICK = 1.0
@@ -71,11 +77,20 @@ class Worker:
         log: logging.Logger,
         access: AccessLog | None,
         handover: Handover,
+        board: Board,
+        hooks: Hooks | None,
+        application: Callable[..., Any] | None = None,
+        number: int = 0,
     ) -> None:
+        """``application``: loaded already.  ``number``: workers count from 1, for the hooks."""
         self.settings = settings
+        self.board = board
+        self.hooks = hooks
+        self.number = number
         self.log = log
         self.access = access
-        self.application: Callable[..., Any] = _no_application
+        self.application: Callable[..., Any] = application or _no_application
+        self._is_loaded = application is not None
         self.serial = count(1)
         self.retiring = False
         self.now = monotonic()
@@ -108,11 +123,12 @@ class Worker:
     def run(self) -> int:
         """Load the application, serve, and return the exit code."""
         try:
-            self.application = self._load()
+            if not self._is_loaded:
+                self.application = self._load()
         except BaseException as error:  # noqa: BLE001 - SystemExit in user code too
             text = str(error) if isinstance(error, LoadError) else traceback.format_exc()
             with suppress(OSError):
-                self._pipe.sendall(text.encode("utf-8", "backslashreplace"))
+                self._pipe.sendall(FAILED + text.encode("utf-8", "backslashreplace"))
             return EXIT_LOAD
         errors = ErrorStream(self.log)
         for number in self._listeners:
