@@ -9,14 +9,20 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 from time import localtime, strftime, time
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote_to_bytes
 
 if TYPE_CHECKING:
+    from gateway.scoreboard import LostRequest
     from gateway.wsgi import Exchange
 
 COMBINED = '%(h)s %(l)s %(u)s %(t)s "%(r)s" %(s)s %(b)s "%(f)s" "%(a)s"'
 
 _ATOM = re.compile(r"%\(([^)]*)\)s")
+
+#: Status of a request that never got an answer.
+_NO_STATUS = "-"
 
 Line = tuple["Exchange", float, float]
 Getter = Callable[["Exchange", float, float], Any]
@@ -40,8 +46,9 @@ def _time(_exchange: Exchange, end: float, _took: float) -> str:
     return strftime("[%d/%b/%Y:%H:%M:%S %z]", localtime(end))
 
 
-def _status(exchange: Exchange, _end: float, _took: float) -> int:
-    return int((exchange.status or "500")[:3])
+def _status(exchange: Exchange, _end: float, _took: float) -> int | None:
+    status = exchange.status or "500"
+    return None if status == _NO_STATUS else int(status[:3])
 
 
 def _user(exchange: Exchange, _end: float, _took: float) -> str | None:
@@ -68,7 +75,7 @@ _ATOMS: dict[str, tuple[str, Getter]] = {
     "M": ("", lambda _exchange, _end, took: int(took * 1e3)),
     "D": ("duration_us", lambda _exchange, _end, took: int(took * 1e6)),
     "L": ("", lambda _exchange, _end, took: f"{took:.6f}"),
-    "p": ("pid", lambda _exchange, _end, _took: os.getpid()),
+    "p": ("pid", lambda exchange, _end, _took: int(exchange.identity().partition("-")[0])),
     "P": ("protocol", lambda exchange, _end, _took: exchange.connection.service.protocol),
     "i": ("id", lambda exchange, _end, _took: exchange.identity()),
     "x": ("aborted", lambda exchange, _end, _took: exchange.request.aborted),
@@ -147,12 +154,35 @@ def _json_line(exchange: Exchange, end: float, took: float) -> str:
     )
 
 
+def _stand_in(lost: LostRequest, pid: int) -> Any:
+    """What a line needs of a request, as far as it is known of one whose worker died."""
+    path, _, query = lost.uri.partition("?")
+    environ = {
+        "REMOTE_ADDR": lost.remote_addr,
+        "REQUEST_METHOD": lost.method,
+        "REQUEST_URI": lost.uri,
+        "PATH_INFO": unquote_to_bytes(path).decode("latin-1"),
+        "QUERY_STRING": query,
+        "SERVER_PROTOCOL": lost.server_protocol,
+    }
+    return SimpleNamespace(
+        request=SimpleNamespace(environ=environ, aborted=True),
+        connection=SimpleNamespace(service=SimpleNamespace(protocol=lost.protocol)),
+        status=_NO_STATUS,
+        sent=None,
+        headers=[],
+        identity=lambda: f"{pid}-{lost.serial}",
+    )
+
+
 class AccessLog:
     """One file, appended to by all workers, a whole line at a time."""
 
     def __init__(self, path: str, text: str) -> None:
         """Raises FormatError and OSError."""
         self._line = compile_format(text)
+        #: What a line must have for a reader to tell an aborted request.
+        self._mark = "" if text == "json" or "%(x)s" in text else " aborted"
         self._path = path if path == "-" else os.path.abspath(path)  # whatever chdir follows
         self._number = -1
         self.reopen()
@@ -172,6 +202,20 @@ class AccessLog:
 
     def log(self, exchange: Exchange, took: float) -> None:
         """Write the line of a finished request; a full disk ends no request."""
-        line = self._line(exchange, time(), took) + "\n"
+        self._write(self._line(exchange, time(), took))
+
+    def log_cut(self, exchange: Exchange, took: float) -> None:
+        """Write the line of a request whose answer has begun and does not become whole."""
+        exchange.request.aborted = True
+        self._write(self._line(exchange, time(), took) + self._mark)
+
+    def log_lost(self, lost: LostRequest, pid: int, now: float) -> None:
+        """Write the line of a request that worker ``pid`` did not live to answer.
+
+        ``now`` is monotonic, in seconds.
+        """
+        self._write(self._line(_stand_in(lost, pid), time(), now - lost.started) + self._mark)
+
+    def _write(self, line: str) -> None:
         with suppress(OSError):
-            os.write(self._number, line.encode("utf-8", "backslashreplace"))
+            os.write(self._number, (line + "\n").encode("utf-8", "backslashreplace"))

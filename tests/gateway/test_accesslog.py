@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.accesslog import AccessLog, FormatError, compile_format
+from gateway.scoreboard import LostRequest
 
 ENVIRON = {
     "REMOTE_ADDR": "192.0.2.1",
@@ -144,3 +145,46 @@ def test_lines_are_appended_and_the_file_can_be_moved_away(tmp_path):
 def test_a_full_disk_ends_no_request():
     log = AccessLog("/dev/full", "%(s)s")
     log.log(exchange(), 0.1)
+
+
+LOST = LostRequest(
+    serial=9,
+    started=10.0,
+    age=1.5,
+    method="POST",
+    uri='/a%20b?c="d"',
+    server_protocol="HTTP/1.1",
+    remote_addr="192.0.2.1",
+    peer="192.0.2.1:99",
+    protocol="scgi",
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("%(i)s %(p)s %(m)s %(U)s %(q)s", '71-9 71 POST /a b c=\\"d\\" aborted'),
+        ("%(h)s %(u)s %(s)s %(b)s %(B)s %(P)s %(M)s", "192.0.2.1 - - - - scgi 2500 aborted"),
+        ("%(x)s %({Server}o)s %({x-a}i)s", "True - -"),
+    ],
+)
+def test_a_request_that_its_worker_did_not_live_to_answer(tmp_path, text, expected):
+    log = AccessLog(str(tmp_path / "log"), text)
+    log.log_lost(LOST, 71, 12.5)
+    assert (tmp_path / "log").read_text() == expected + "\n"
+
+
+def test_a_lost_request_in_json(tmp_path):
+    log = AccessLog(str(tmp_path / "log"), "json")
+    log.log_lost(LOST, 71, 12.5)
+    read = json.loads((tmp_path / "log").read_text())
+    assert (read["status"], read["bytes"], read["aborted"]) == (None, None, True)
+    assert (read["id"], read["pid"], read["duration_us"]) == ("71-9", 71, 2_500_000)
+    assert read["request"] == 'POST /a%20b?c="d" HTTP/1.1'
+
+
+@pytest.mark.parametrize(("text", "end"), [("%(s)s", "200 aborted"), ("%(s)s %(x)s", "200 True")])
+def test_an_answer_that_was_cut(tmp_path, text, end):
+    log = AccessLog(str(tmp_path / "log"), text)
+    log.log_cut(exchange(), 1.0)
+    assert (tmp_path / "log").read_text() == end + "\n"
