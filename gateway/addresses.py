@@ -34,6 +34,12 @@ class Address:
     group: str = ""
     backlog: int = 0
 
+    @property
+    def key(self) -> str:
+        """The same text for the same place and protocol, whatever else may change."""
+        where = f"{self.host}:{self.port}" if self.kind == "tcp" else self.path or str(self.number)
+        return f"{self.protocol} {self.kind} {where}"
+
 
 def parse_address(text: str, protocol: str, protocols: Sequence[str]) -> Address:
     """Parse one bind; ``protocol`` is that of binds that name none.

@@ -15,20 +15,13 @@ from typing import Any, NoReturn
 import click
 
 import protocols
-from gateway import __version__
-from gateway.accesslog import AccessLog, FormatError, compile_format
+from gateway import __version__, startup
+from gateway.accesslog import FormatError, compile_format
 from gateway.addresses import Address, AddressError, parse_address
-from gateway.errorlog import open_error_log
 from gateway.loader import LoadError, load_application
-from gateway.manager import Manager
 from gateway.settings import Resolved, SettingError, Settings, kind_of, resolve
-from gateway.sockets import (
-    BindError,
-    inherited_addresses,
-    open_listeners,
-    remove_pidfile,
-    write_pidfile,
-)
+from gateway.sockets import BindError, inherited_addresses
+from gateway.startup import change_folder
 
 EXIT_SYSTEM = 1
 EXIT_USAGE = 2
@@ -113,35 +106,11 @@ def serve(config: str | None, check_config: bool, print_config: bool, **argument
             return 0
         if not resolved.settings.wsgi_app:
             raise click.UsageError("APP is missing: name the application, such as module:attr")
-        return _serve(resolved.settings, addresses, lambda: read().settings)
+        return startup.serve(resolved, addresses, read, folder)
     except SettingError as error:
         return _fail(EXIT_USAGE, error)
     except (BindError, OSError) as error:
         return _fail(EXIT_SYSTEM, error)
-
-
-def _serve(settings: Settings, addresses: list[Address], reread: Callable[[], Settings]) -> int:
-    if settings.chdir is not None:
-        _change_folder(settings.chdir)
-    log = open_error_log(settings.errorlog, settings.loglevel)
-    access = None
-    if settings.accesslog is not None:
-        access = AccessLog(settings.accesslog, settings.access_log_format)
-    if settings.pidfile is not None:
-        write_pidfile(settings.pidfile)
-    try:
-        listeners = open_listeners(addresses, settings.backlog)
-        return Manager(settings, listeners, log, access, reread).run()
-    finally:
-        if settings.pidfile is not None:
-            remove_pidfile(settings.pidfile)
-
-
-def _change_folder(folder: str) -> None:
-    try:
-        os.chdir(folder)
-    except OSError as error:
-        raise SettingError("chdir", folder, error.strerror or str(error)) from None
 
 
 def _addresses(resolved: Resolved) -> list[Address]:
@@ -175,7 +144,7 @@ def _addresses(resolved: Resolved) -> list[Address]:
 def _check(settings: Settings) -> int:
     """Import the application, as a worker would."""
     if settings.chdir is not None:
-        _change_folder(settings.chdir)
+        change_folder(settings.chdir)
     sys.path[:0] = [*settings.pythonpath, os.getcwd()]
     if settings.wsgi_app:
         try:

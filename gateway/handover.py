@@ -16,12 +16,24 @@ _CLOSE_ON_EXEC = getattr(socket, "MSG_CMSG_CLOEXEC", 0)  # Linux and the BSDs
 
 
 class Handover:
-    """One queue of descriptors, made by the manager and shared by all workers."""
+    """One queue of descriptors, made by the manager and shared by all workers.
 
-    def __init__(self) -> None:
-        self._reader, self._writer = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self._reader.setblocking(False)
-        self._writer.setblocking(False)
+    ``reader`` and ``writer`` are the descriptors of a queue that is there already.
+    """
+
+    def __init__(self, reader: int = -1, writer: int = -1) -> None:
+        if reader == -1:
+            self._reader, self._writer = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+        else:
+            self._reader, self._writer = socket.socket(fileno=reader), socket.socket(fileno=writer)
+        for sock in (self._reader, self._writer):
+            sock.setblocking(False)
+            sock.set_inheritable(False)
+
+    @property
+    def numbers(self) -> list[int]:
+        """The descriptors of both ends."""
+        return [self._reader.fileno(), self._writer.fileno()]
 
     def fileno(self) -> int:
         """The descriptor to wait on."""

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
 import sys
 from collections.abc import Callable
 from difflib import get_close_matches
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+
+from gateway.settings import Settings
 
 DEFAULT_ATTRIBUTES = ("application", "app")
 
@@ -36,6 +39,17 @@ def load_application(target: str) -> Callable[..., Any]:
     if not callable(found):
         raise LoadError(f"{target!r} is a {type(found).__name__}, which cannot be called")
     return found  # type: ignore[no-any-return]
+
+
+def load_from_settings(settings: Settings) -> Callable[..., Any]:
+    """Load the application of ``settings``, with its folders on the module search path.
+
+    Raises as ``load_application``.
+    """
+    for folder in (*reversed(settings.pythonpath), os.getcwd()):
+        if folder not in sys.path:
+            sys.path.insert(0, folder)
+    return load_application(settings.wsgi_app)
 
 
 def _load_module(name: str) -> ModuleType:

@@ -1,4 +1,4 @@
-"""The master process: fork, watch, replace, stop.
+"""The master process: signals, commands, and the loop that watches the workers.
 
 It binds the sockets and never imports the application, parses a request or
 starts a thread.  A worker is replaced in one way only: its successor is
@@ -12,144 +12,171 @@ import os
 import selectors
 import signal
 import socket
-import sys
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
-from time import monotonic
+from time import monotonic, sleep
 
 from gateway.accesslog import AccessLog
+from gateway.burial import how
+from gateway.child import Generation
+from gateway.control import Client, Control
 from gateway.errorlog import reopen
+from gateway.fleet import EXIT_LOAD, MERCY, Fleet
 from gateway.handover import Handover
-from gateway.scoreboard import Board
-from gateway.settings import Settings
+from gateway.linux import become_subreaper
+from gateway.process import set_title
+from gateway.scaling import PRESSURE
+from gateway.settings import Resolved
 from gateway.sockets import Listener
-from gateway.worker import EXIT_LOAD, FAILED, READY, Worker
+from gateway.spawning import SIGNALS, Spawner
+from gateway.succession import Succession
+from gateway.systemd import Notifier
 
 EXIT_OK = 0
 
-#: A worker that dies this soon after its start counts as a failed start, seconds.
-_SOON = 5.0
-#: First and longest pause before a failed start is tried again, seconds.
-_FIRST_PAUSE = 0.5
-_LONGEST_PAUSE = 30.0
-#: What a worker may take beyond graceful_timeout to be gone, seconds.
-_MERCY = 2.0
-
-_SIGNALS = (
-    signal.SIGTERM,
-    signal.SIGINT,
-    signal.SIGQUIT,
-    signal.SIGHUP,
-    signal.SIGUSR1,
-    signal.SIGUSR2,
-    signal.SIGWINCH,
-    signal.SIGTTIN,
-    signal.SIGTTOU,
-    signal.SIGCHLD,
-)
-
-
-class _Child:
-    """What the manager knows of one worker."""
-
-    __slots__ = ("deadline", "generation", "message", "pid", "pipe", "ready", "retiring", "started")
-
-    def __init__(self, pid: int, pipe: socket.socket, generation: int) -> None:
-        self.pid = pid
-        self.pipe = pipe
-        self.generation = generation
-        self.started = monotonic()
-        self.ready = False
-        self.retiring = False
-        self.deadline = 0.0
-        self.message = b""
+#: How long it takes at most to notice what nothing reports, seconds.
+_TICK = 1.0
 
 
 class Manager:
-    """Keeps ``workers`` workers alive on the given listeners."""
+    """Keeps a fleet of workers on the given listeners."""
 
     def __init__(
         self,
-        settings: Settings,
+        resolved: Resolved,
         listeners: list[Listener],
         log: logging.Logger,
         access: AccessLog | None,
-        reread: Callable[[], Settings],
+        reread: Callable[[], Resolved],
+        succession: Succession,
     ) -> None:
-        self._settings = settings
         self._listeners = listeners
         self._log = log
         self._access = access
         self._reread = reread
-        self._wanted = settings.workers
-        self._children: dict[int, _Child] = {}
-        self._generation = 1
-        self._reloading = False
-        #: What a reload that fails goes back to.
-        self._before = (settings, settings.workers)
-        self._was_ready = False
-        self._failures = 0
-        self._start_after = 0.0
-        self._stopping = False
-        self._stop_deadline = 0.0
+        self._succession = succession
+        self._handover = succession.handover or Handover()
+        self._notifier = Notifier(os.environ)
         self._exit_code = EXIT_OK
         self._signals: list[int] = []
-        self._handover = Handover()
         self._selector = selectors.DefaultSelector()
         self._wake_reader, self._wake_writer = socket.socketpair()
+        self._control: Control | None = None
+        self._spawner = Spawner(listeners, log, access, self._handover, self._disown)
+        self._fleet = Fleet(
+            Generation(1, resolved.settings, resolved.hooks),
+            self._spawner,
+            listeners,
+            self._selector,
+            log,
+            access,
+            self._news,
+            self._hook,
+        )
 
     def run(self) -> int:
-        """Serve until told to stop; return the exit code.  In a worker it returns too."""
-        self._wake_reader.setblocking(False)
-        self._wake_writer.setblocking(False)
-        self._selector.register(self._wake_reader, selectors.EVENT_READ)
-        signal.set_wakeup_fd(self._wake_writer.fileno(), warn_on_full_buffer=False)
-        for number in _SIGNALS:
-            signal.signal(number, self._note)
+        """Serve until told to stop; return the exit code."""
+        fleet = self._fleet
+        settings = fleet.generation.settings
+        set_title("master", settings.proc_name or settings.wsgi_app)
+        become_subreaper()
+        self._take_signals()
+        path = self._succession.control_path(settings)
+        if path:
+            self._control = Control(path, self._selector, self._command, self._log)
         for listener in self._listeners:
             self._log.info("listening: %s", listener)
-        while self._children or not self._stopping:
-            self._balance()
-            if not self._children and self._stopping:
-                break
-            self._wait()
-            self._handle_signals()
-            self._reap()
-            self._check_deadlines()
+        if not self._server_hook("on_starting"):
+            self._exit_code = EXIT_LOAD
+            self._stop(signal.SIGQUIT)
+        while fleet.children or not fleet.stopping:
+            try:
+                self._turn()
+            except Exception:
+                # A fault of ours must not take the service down with it.
+                self._log.critical("a fault of the server", exc_info=True)
+                sleep(_TICK)
+        self._server_hook("on_exit")
+        self._log.info("stopped")
         self._close()
         return self._exit_code
 
-    def _note(self, number: int, _frame: object) -> None:
-        self._signals.append(number)
+    def _turn(self) -> None:
+        self._fleet.balance()
+        self._wait()
+        self._handle_signals()
+        self._reap()
+        self._fleet.review()
+        self._notifier.watchdog()
+        if self._succession.promote(self._log, self._control):
+            self._notifier.ready("Serving")
+
+    def _take_signals(self) -> None:
+        self._wake_reader.setblocking(False)
+        self._wake_writer.setblocking(False)
+        self._selector.register(self._wake_reader, selectors.EVENT_READ, self._drain)
+        signal.set_wakeup_fd(self._wake_writer.fileno(), warn_on_full_buffer=False)
+        for number in SIGNALS:
+            signal.signal(number, lambda number, _: self._signals.append(number))
+
+    def _drain(self) -> None:
+        with suppress(BlockingIOError):
+            self._wake_reader.recv(4096)
 
     def _wait(self) -> None:
-        pause = 1.0
-        if self._start_after and not self._stopping:
-            pause = min(pause, max(0.0, self._start_after - monotonic()))
+        fleet = self._fleet
+        pause = PRESSURE if fleet.scaling.varies and fleet.workers() else _TICK
+        pause = min(pause, self._notifier.pause or pause)
+        if fleet.start_after and not fleet.stopping:
+            pause = min(pause, max(0.0, fleet.start_after - monotonic()))
         for key, _ in self._selector.select(pause):
-            if key.fileobj is self._wake_reader:
-                with suppress(BlockingIOError):
-                    self._wake_reader.recv(4096)
+            if key.fd in self._selector.get_map():  # not closed by one before it
+                key.data()
+
+    def _reap(self) -> None:
+        """Also orphans, which nobody else would (prctl(2), PR_SET_CHILD_SUBREAPER)."""
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            code = os.waitstatus_to_exitcode(status)
+            if pid == self._succession.successor:
+                self._succession.successor = 0
+                self._log.error("manager %d ended%s: this one goes on", pid, how(code))
             else:
-                self._hear(key.data)
+                self._fleet.reaped(pid, code)
 
-    def _hear(self, child: _Child) -> None:
-        """A worker reports, or its end of the pipe closes."""
+    # Hooks and news
+
+    def _hook(self, generation: Generation, name: str, *arguments: object) -> bool:
+        """Call a hook; False if it failed, which is logged."""
         try:
-            data = child.pipe.recv(65536)
-        except BlockingIOError:
-            return
-        except OSError:
-            data = b""
-        child.message += data
-        if not data:
-            self._selector.unregister(child.pipe)
-        elif child.message == READY:
-            child.ready = self._was_ready = True
-            self._log.info("worker %d is ready", child.pid)
+            generation.hooks.call(name, *arguments)
+        except BaseException:  # noqa: BLE001 - SystemExit of a hook must not end the service
+            self._log.error("the hook %s failed", name, exc_info=True)
+            return False
+        return True
 
-    # Signals
+    def _server_hook(self, name: str, *arguments: object) -> bool:
+        generation = self._fleet.generation
+        return self._hook(generation, name, self._spawner.server_view(generation), *arguments)
+
+    def _news(self, kind: str, text: str) -> None:
+        """What becomes of the fleet."""
+        if kind == "failed":
+            self._exit_code = EXIT_LOAD
+            self._stop(signal.SIGQUIT)
+        elif kind == "abandoned":
+            self._notifier.ready("Serving; the last reload failed")
+        else:
+            if kind == "settled":
+                self._server_hook("when_ready")
+            self._notifier.ready(f"Serving, {text}")
+
+    # Signals and commands
 
     def _handle_signals(self) -> None:
         handlers: dict[int, Callable[[], None]] = {
@@ -158,7 +185,8 @@ class Manager:
             signal.SIGQUIT: lambda: self._stop(signal.SIGQUIT),
             signal.SIGHUP: self._reload,
             signal.SIGUSR1: self._reopen_logs,
-            signal.SIGUSR2: lambda: self._log.warning("SIGUSR2 is ignored: HUP reloads"),
+            signal.SIGUSR2: self._start_successor,
+            signal.SIGWINCH: self._rest,
             signal.SIGTTIN: lambda: self._resize(1),
             signal.SIGTTOU: lambda: self._resize(-1),
         }
@@ -167,36 +195,52 @@ class Manager:
             if handler is not None:
                 handler()
 
+    def _command(self, command: str, client: Client) -> None:
+        """A line on the control socket."""
+        if command == "reload":
+            self._reload(client)
+        else:
+            client.tell(False, f"there is no command {command!r}; there is reload")
+
     def _stop(self, number: signal.Signals) -> None:
         """TERM: finish, up to graceful_timeout.  INT, QUIT: at once."""
+        fleet = self._fleet
         quick = number == signal.SIGQUIT
-        if not self._stopping:
+        goes_on = self._succession.others_serve
+        if not fleet.stopping:
             self._log.info("stopping%s", " at once" if quick else "")
-            for listener in self._listeners:
-                listener.close(unlink=True)
-        self._stopping = True
-        grace = _MERCY if quick else self._settings.graceful_timeout + _MERCY
-        self._stop_deadline = monotonic() + grace
-        for child in self._children.values():
-            self._kill(child, number)
+            if self._succession.successor:
+                self._notifier.main_pid(self._succession.successor)
+            else:
+                self._notifier.stopping()
+        if goes_on and not quick:
+            number = signal.SIGUSR2  # connections pass to the others' workers
+        # Before the workers take what is in the backlog: nothing may come after it.
+        fleet.close_listeners(unlink=not goes_on)
+        grace = MERCY if quick else fleet.generation.settings.graceful_timeout + MERCY
+        fleet.stop(number, grace)
+        fleet.reloading.fail("the service stops")
 
-    def _reload(self) -> None:
+    def _reload(self, client: Client | None = None) -> None:
         """HUP: new workers with new code and settings; the old serve until those are ready."""
-        if self._stopping:
+        fleet = self._fleet
+        if fleet.stopping:
+            if client is not None:
+                client.tell(False, "the service stops")
             return
         try:
-            settings = self._reread()
+            resolved = self._reread()
         except Exception as error:  # noqa: BLE001 - a broken file must not end the service
             self._log.error("reload refused, the old settings stay: %s", error)
+            if client is not None:
+                client.tell(False, f"refused, the old settings stay: {error}")
             return
         self._log.info("reloading")
-        if not self._reloading:
-            self._before = (self._settings, self._wanted)
-        self._settings = settings
-        self._wanted = self._settings.workers
-        self._generation += 1
-        self._reloading = True
-        self._start_after = 0.0
+        self._notifier.reloading()
+        fleet.reloading.begin(fleet.generation, fleet.scaling, client)
+        number = fleet.generation.number + 1
+        fleet.renew(Generation(number, resolved.settings, resolved.hooks))
+        self._server_hook("on_reload")
 
     def _reopen_logs(self) -> None:
         reopen(self._log)
@@ -205,191 +249,67 @@ class Manager:
                 self._access.reopen()
             except OSError as error:
                 self._log.error("the access log cannot be reopened: %s", error)
-        for child in self._children.values():
-            self._kill(child, signal.SIGUSR1)
+        for child in self._fleet.children:
+            self._fleet.kill(child, signal.SIGUSR1)
 
     def _resize(self, step: int) -> None:
-        self._wanted = max(1, self._wanted + step)
-        self._log.info("%d workers wanted", self._wanted)
+        scaling = self._fleet.scaling
+        before = scaling.wanted
+        scaling.resize(step)
+        self._log.info("%d workers wanted", scaling.wanted)
+        self._server_hook("nworkers_changed", scaling.wanted, before)
 
-    # Workers
+    def _rest(self) -> None:
+        """WINCH: the workers leave, the manager stays; HUP brings them back."""
+        if _on_terminal():
+            return  # the window of its terminal was resized
+        self._log.info("resting: the workers leave, HUP starts new ones")
+        self._fleet.rest(others_serve=self._succession.others_serve)
 
-    def _balance(self) -> None:
-        """Start what is missing and retire what is too many."""
-        if self._stopping:
+    def _start_successor(self) -> None:
+        """USR2: another manager, with this one's sockets and whatever code there is by now."""
+        if self._fleet.stopping or self._succession.others_serve:
+            self._log.warning("SIGUSR2 is ignored: another manager serves beside this one")
             return
-        serving = [child for child in self._children.values() if not child.retiring]
-        fresh = [child for child in serving if child.generation == self._generation]
-        stale = [child for child in serving if child.generation != self._generation]
-        ready = [child for child in fresh if child.ready]
-        if monotonic() >= self._start_after:
-            self._start_after = 0.0
-            missing = self._wanted - len(fresh)
-            if stale:  # one at a time; the first is the canary
-                missing = min(missing, 1) if len(ready) == len(fresh) else 0
-            for _ in range(missing):
-                if self._spawn():
-                    return
-        # Only workers that serve count; what a second reload overtook just goes.
-        settled = [child for child in stale if child.ready]
-        surplus = settled[: max(0, len(ready) + len(settled) - self._wanted)]
-        for child in [child for child in stale if not child.ready] + surplus:
-            self._retire(child)
-        for child in ready[: max(0, len(fresh) - self._wanted)]:
-            self._retire(child)
-        if self._reloading and not stale and len(ready) >= self._wanted:
-            self._reloading = False
-            self._log.info("reloaded: %d workers", len(ready))
-
-    def _retire(self, child: _Child) -> None:
-        child.retiring = True
-        child.deadline = monotonic() + self._settings.graceful_timeout + _MERCY
-        self._kill(child, signal.SIGUSR2)
-
-    def _kill(self, child: _Child, number: int) -> None:
-        with suppress(ProcessLookupError):
-            os.kill(child.pid, number)
-
-    def _spawn(self) -> bool:
-        """Fork a worker; True in the child after it has served."""
+        if not self._server_hook("pre_exec"):
+            return
+        variables = dict(os.environ)
+        self._notifier.restore(variables)
         try:
-            ours, theirs = socket.socketpair()
+            pid = self._succession.start(self._listeners, self._handover, variables)
         except OSError as error:
-            return self._cannot_start(error)
-        # Until the child has handlers of its own, its signals wait.
-        signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
-        try:
-            pid = os.fork()
-        except OSError as error:
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
-            ours.close()
-            theirs.close()
-            return self._cannot_start(error)
-        if pid == 0:
-            self._become_worker(ours, theirs)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
-        theirs.close()
-        ours.setblocking(False)
-        child = self._children[pid] = _Child(pid, ours, self._generation)
-        self._selector.register(ours, selectors.EVENT_READ, child)
-        self._log.info("worker %d starts", pid)
-        return False
-
-    def _cannot_start(self, error: OSError) -> bool:
-        self._log.error("cannot start a worker: %s", error)
-        self._start_after = monotonic() + _FIRST_PAUSE
-        return False
-
-    def _become_worker(self, ours: socket.socket, theirs: socket.socket) -> None:
-        code = 1
-        try:
-            signal.set_wakeup_fd(-1)
-            for number in _SIGNALS:
-                signal.signal(number, signal.SIG_DFL)
-            signal.signal(signal.SIGHUP, signal.SIG_IGN)
-            self._selector.close()
-            self._wake_reader.close()
-            self._wake_writer.close()
-            ours.close()
-            for child in self._children.values():
-                child.pipe.close()
-            settings = replace(self._settings, workers=self._wanted)
-            worker = Worker(
-                settings,
-                self._listeners,
-                theirs,
-                self._log,
-                self._access,
-                self._handover,
-                Board(settings.threads),
-                None,
-            )
-            worker.take_signals()
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
-            code = worker.run()
-        except BaseException:  # noqa: BLE001 - whatever it is, this process ends here
-            self._log.critical("a worker failed", exc_info=True)
-        finally:
-            with suppress(BaseException):
-                sys.stderr.flush()
-            os._exit(code)
-
-    def _reap(self) -> None:
-        while self._children:
-            try:
-                pid, status = os.waitpid(-1, os.WNOHANG)
-            except ChildProcessError:
-                return
-            if pid == 0:
-                return
-            child = self._children.pop(pid, None)
-            if child is not None:
-                self._buried(child, status)
-
-    def _buried(self, child: _Child, status: int) -> None:
-        """Log how a worker ended and decide whether to go on."""
-        if child.pipe.fileno() in self._selector.get_map():
-            self._hear(child)
-        with suppress(KeyError):
-            self._selector.unregister(child.pipe)
-        child.pipe.close()
-        code = os.waitstatus_to_exitcode(status)
-        if child.retiring or self._stopping:
-            level = logging.INFO if code == 0 else logging.ERROR
-            self._log.log(level, "worker %d left%s", child.pid, _how(code))
+            self._log.error("the new manager cannot be started: %s", error)
             return
-        if child.ready:
-            self._log.error("worker %d died%s", child.pid, _how(code))
-            if monotonic() - child.started > _SOON:
-                self._failures = 0
-                return
-        else:
-            self._failed_start(child, code)
-        self._failures += 1
-        pause = min(_FIRST_PAUSE * 2 ** (self._failures - 1), _LONGEST_PAUSE)
-        self._start_after = monotonic() + pause
+        self._log.info("manager %d starts beside this one", pid)
 
-    def _failed_start(self, child: _Child, code: int) -> None:
-        reason = child.message.removeprefix(FAILED).decode("utf-8", "replace").rstrip()
-        for line in (reason or f"it ended{_how(code)}").splitlines():
-            self._log.error("worker %d cannot start: %s", child.pid, line)
-        if not self._was_ready:
-            if not self._stopping:
-                self._exit_code = EXIT_LOAD
-                self._stop(signal.SIGQUIT)
-        elif self._reloading:
-            self._abandon_reload()
+    # Closing
 
-    def _abandon_reload(self) -> None:
-        """The new code does not start: the old workers are the current ones again."""
-        if not any(child.generation != self._generation for child in self._children.values()):
-            return
-        self._reloading = False
-        self._settings, self._wanted = self._before
-        self._log.error("reload failed, the old workers go on serving")
-        for child in self._children.values():
-            child.generation = self._generation
-
-    def _check_deadlines(self) -> None:
-        now = monotonic()
-        for child in list(self._children.values()):
-            overdue = child.deadline and now > child.deadline
-            if overdue or (self._stopping and now > self._stop_deadline):
-                self._log.error("worker %d does not leave: killed", child.pid)
-                self._kill(child, signal.SIGKILL)
-            elif not child.ready and now - child.started > self._settings.startup_timeout:
-                child.message = b"it was not ready within startup_timeout"
-                self._kill(child, signal.SIGKILL)
+    def _disown(self) -> None:
+        """In a child: close what is the manager's alone."""
+        self._selector.close()
+        self._wake_reader.close()
+        self._wake_writer.close()
+        self._fleet.reloading.disown()
+        if self._control is not None:
+            self._control.close(unlink=False)
+        for child in self._fleet.children:
+            child.close()
 
     def _close(self) -> None:
-        self._log.info("stopped")
+        if self._control is not None:
+            self._control.close(unlink=not self._succession.successor)
         self._selector.close()
 
 
-def _how(code: int) -> str:
-    if code < 0:
-        try:
-            return f" by signal {signal.Signals(-code).name}"
-        except ValueError:  # a real-time signal has no name
-            return f" by signal {-code}"
-    return f" with exit code {code}" if code else ""
+def _on_terminal() -> bool:
+    """Whether this process is in the foreground of a terminal."""
+    try:
+        number = os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY)
+    except OSError:
+        return False
+    try:
+        return os.tcgetpgrp(number) == os.getpgrp()
+    except OSError:
+        return False
+    finally:
+        os.close(number)

@@ -2,26 +2,28 @@
 
 A setting is declared once, here; the command line, the ``GATEWAY_*``
 environment, the configuration file and the reference are made from it.
-Sources, weakest first: defaults, configuration file, environment, command line.
+Sources, weakest first: defaults, configuration file, environment, options in
+``GATEWAY_CMD_ARGS``, command line.
 """
 
 from __future__ import annotations
 
-import difflib
-import os
-import tomllib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from gateway import kinds
-from gateway.kinds import Kind, SettingError
+from gateway import configfile, kinds
+from gateway.hooks import NO_HOOKS, Hooks
+from gateway.kinds import Kind, SettingError, is_auto
+from gateway.process import processors
 
-__all__ = ["PREFIX", "Resolved", "SettingError", "Settings", "kind_of", "resolve"]
+__all__ = ["CMD_ARGS", "PREFIX", "Resolved", "SettingError", "Settings", "kind_of", "resolve"]
 
-CONFIG_FILE = "gateway.toml"
 PREFIX = "GATEWAY_"
+
+#: The variable with further options, weaker than those on the command line.
+CMD_ARGS = "GATEWAY_CMD_ARGS"
 
 
 def _setting(default: Any, kind: Kind, text: str, *flags: str, value: str = "VALUE") -> Any:
@@ -57,8 +59,9 @@ class Settings:
     )
     workers: int = _setting(
         1,
-        kinds.whole_number(1, 1024),
-        "Number of worker processes.",
+        kinds.whole_number(1, 1024, auto=processors),
+        "Number of worker processes; auto: as many as there are processors for gateway, by its "
+        "CPU quota and affinity.",
         "-w",
         value="N",
     )
@@ -154,7 +157,10 @@ class Settings:
         value="SECONDS",
     )
     graceful_timeout: float = _setting(
-        30.0, kinds.seconds(), "Seconds that a retiring worker has to finish.", value="SECONDS"
+        30.0,
+        kinds.seconds(off=True),
+        "Seconds that a retiring worker has to finish.",
+        value="SECONDS",
     )
     startup_timeout: float = _setting(
         60.0, kinds.seconds(), "Seconds in which a new worker must be ready.", value="SECONDS"
@@ -207,13 +213,22 @@ class Settings:
         value="NAME",
     )
     limit_request_line: int = _setting(
-        8190, kinds.whole_number(16), "Bytes of an HTTP request line.", value="BYTES"
+        8190,
+        kinds.whole_number(16, off=True),
+        "Bytes of an HTTP request line; 0: limit_request_header_total bounds it.",
+        value="BYTES",
     )
     limit_request_fields: int = _setting(
-        100, kinds.whole_number(1), "Header fields of an HTTP request.", value="N"
+        100,
+        kinds.whole_number(1, off=True),
+        "Header fields of an HTTP request; 0: limit_request_header_total bounds them.",
+        value="N",
     )
     limit_request_field_size: int = _setting(
-        8190, kinds.whole_number(16), "Bytes of one HTTP header field.", value="BYTES"
+        8190,
+        kinds.whole_number(16, off=True),
+        "Bytes of one HTTP header field; 0: limit_request_header_total bounds it.",
+        value="BYTES",
     )
     limit_request_header_total: int = _setting(
         65536,
@@ -269,11 +284,15 @@ class Settings:
         value="FILE",
     )
     user: str | None = _setting(
-        None, kinds.text(), "User that the workers run as: a name or a number.", "-u", value="USER"
+        None,
+        kinds.account(),
+        "User that the workers run as: a name or a number.",
+        "-u",
+        value="USER",
     )
     group: str | None = _setting(
         None,
-        kinds.text(),
+        kinds.account(),
         "Group that the workers run as: a name or a number.",
         "-g",
         value="GROUP",
@@ -311,17 +330,26 @@ class Settings:
 
 @dataclass(frozen=True)
 class Resolved:
-    """Settings, and which source set each of them."""
+    """Settings, and which source set each of them; hooks, and what to log once."""
 
     settings: Settings
     sources: dict[str, str]
+    hooks: Hooks = NO_HOOKS
+    notes: tuple[str, ...] = ()
 
     def lines(self) -> Iterator[str]:
         """One line a setting: name, value, source."""
         for item in fields(Settings):
-            value = getattr(self.settings, item.name)
-            shown = ",".join(value) if isinstance(value, tuple) else value
-            yield f"{item.name} = {'' if shown is None else shown}  ({self.sources[item.name]})"
+            shown = _shown(item.name, getattr(self.settings, item.name))
+            yield f"{item.name} = {shown}  ({self.sources[item.name]})"
+
+
+def _shown(name: str, value: Any) -> str:
+    if value is None:
+        return ""
+    if name == "umask":
+        return f"{value:04o}"
+    return ",".join(value) if isinstance(value, tuple) else str(value)
 
 
 def kind_of(name: str) -> Kind:
@@ -336,29 +364,63 @@ def resolve(
     environ: Mapping[str, str],
     config: str | None = None,
     folder: str = "",
+    options: Mapping[str, Any] | None = None,
 ) -> Resolved:
-    """Read all sources; files are looked for from ``folder``.  Raises SettingError."""
+    """Read all sources; files are looked for from ``folder``.
+
+    ``arguments`` are from the command line, ``options`` from GATEWAY_CMD_ARGS.
+    Raises SettingError.
+    """
+    names = [item.name for item in fields(Settings)]
+    place = Path(folder)
+    found = (
+        configfile.find(place, names) if config is None else configfile.read(place, config, names)
+    )
     layers: list[tuple[str, Mapping[str, Any]]] = [
         ("environment", _conventions(environ)),
-        *_configuration(Path(folder), config),
+        (found.source, found.values),
         ("environment", _from_environ(environ)),
+        (CMD_ARGS, options or {}),
         ("command line", arguments),
     ]
     values: dict[str, Any] = {}
-    sources = {item.name: "default" for item in fields(Settings)}
+    sources = dict.fromkeys(names, "default")
     for source, layer in layers:
         for name, value in layer.items():
             values[name] = _read(name, value, source)
-            sources[name] = source
-    return Resolved(Settings(**values), sources)
+            automatic = name == "workers" and is_auto(value)
+            sources[name] = f"{source}: auto" if automatic else source
+    settings = _bounded(Settings(**values))
+    _check_together(settings, sources)
+    return Resolved(settings, sources, found.hooks, found.notes)
 
 
 def _read(name: str, value: Any, source: str) -> Any:
     kind = kind_of(name)
     try:
         return kind.read(value)
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError):
         raise SettingError(name, value, kind.allowed, source) from None
+
+
+def _bounded(settings: Settings) -> Settings:
+    """What is switched off by 0 is bounded by the whole head that may come."""
+    total = settings.limit_request_header_total
+    names = ("limit_request_line", "limit_request_fields", "limit_request_field_size")
+    return replace(settings, **{name: getattr(settings, name) or total for name in names})
+
+
+def _check_together(settings: Settings, sources: Mapping[str, str]) -> None:
+    """Settings that only make sense together.  Raises SettingError."""
+    most = settings.workers_max
+    if settings.process_manager == "dynamic" and 0 < most < settings.workers:
+        raise SettingError(
+            "workers_max",
+            most,
+            f"process_manager is dynamic, so at least `workers` ({settings.workers}) is allowed, "
+            "or 0 for as many as that",
+            sources["workers_max"],
+        )
 
 
 def _conventions(environ: Mapping[str, str]) -> dict[str, Any]:
@@ -374,33 +436,3 @@ def _conventions(environ: Mapping[str, str]) -> dict[str, Any]:
 def _from_environ(environ: Mapping[str, str]) -> dict[str, Any]:
     names = {PREFIX + item.name.upper(): item.name for item in fields(Settings)}
     return {name: environ[key] for key, name in names.items() if key in environ}
-
-
-def _configuration(folder: Path, config: str | None) -> list[tuple[str, Mapping[str, Any]]]:
-    if config is not None:
-        return [(config, _from_file(folder / config))]
-    for name in (CONFIG_FILE, "pyproject.toml"):
-        if (folder / name).is_file():
-            return [(name, _from_file(folder / name))]
-    return []
-
-
-def _from_file(path: Path) -> Mapping[str, Any]:
-    try:
-        with path.open("rb") as file:
-            table = tomllib.load(file)
-    except OSError as error:
-        raise SettingError("config", str(path), os.strerror(error.errno or 0)) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise SettingError("config", str(path), f"this is no TOML: {error}") from None
-    if path.name == "pyproject.toml":
-        table = table.get("tool", {}).get("gateway", {})
-        if not isinstance(table, dict):
-            raise SettingError("tool.gateway", table, "a table of settings is allowed", str(path))
-    known = [item.name for item in fields(Settings)]
-    for name in table:
-        if name not in known:
-            near = difflib.get_close_matches(name, known, 1)
-            hint = f"did you mean {near[0]}?" if near else f"allowed are {', '.join(known)}"
-            raise SettingError(name, table[name], f"there is no such setting; {hint}", str(path))
-    return table

@@ -9,7 +9,6 @@ import pwd
 import socket
 import stat
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from gateway.addresses import Address
@@ -29,13 +28,15 @@ class BindError(Exception):
 class Listener:
     """A listening socket and the protocol spoken on it."""
 
-    __slots__ = ("_family", "inode", "is_unix", "path", "protocol", "sock")
+    __slots__ = ("_family", "inode", "is_unix", "key", "path", "protocol", "sock")
 
-    def __init__(self, sock: socket.socket, protocol: str, path: str = "") -> None:
+    def __init__(self, sock: socket.socket, protocol: str, path: str = "", key: str = "") -> None:
         self.sock = sock
         self.protocol = protocol
         self.path = path
-        self.inode = os.stat(path).st_ino if path else 0
+        #: Which bind it belongs to; the same for the manager that follows.
+        self.key = key
+        self.inode = os.stat(path).st_ino if path and os.path.exists(path) else 0
         self._family = int(sock.family)
         self.is_unix = sock.family == socket.AF_UNIX
 
@@ -76,16 +77,33 @@ def describe(sock: socket.socket) -> str:
     return f"{name[0]}:{name[1]}"
 
 
-def open_listeners(addresses: Sequence[Address], backlog: int) -> list[Listener]:
-    """Listen on every address.  Raises BindError; then nothing stays open."""
+def open_listeners(
+    addresses: Sequence[Address], backlog: int, inherited: Sequence[Listener] = ()
+) -> list[Listener]:
+    """Listen on every address; ``inherited`` are used where they are the same.
+
+    Raises BindError; then nothing that was opened here stays open.
+    """
     listeners: list[Listener] = []
+    opened: list[Listener] = []
     try:
-        for address in addresses:
-            listeners += _open(address, min(address.backlog or backlog, _MOST_BACKLOG))
+        for number, address in enumerate(addresses):
+            # Port 0 may be bound twice.
+            key = f"{address.key} {addresses[:number].count(address)}"
+            same = [listener for listener in inherited if listener.key == key]
+            if not same:
+                same = _open(address, min(address.backlog or backlog, _MOST_BACKLOG))
+                opened += same
+            for listener in same:
+                listener.key = key
+            listeners += same
     except BaseException:
-        for listener in listeners:
+        for listener in opened:
             listener.close(unlink=True)
         raise
+    for listener in inherited:
+        if listener not in listeners:
+            listener.close(unlink=False)
     return listeners
 
 
@@ -156,7 +174,7 @@ def _open_unix(address: Address, backlog: int) -> Listener:
     made = False
     try:
         if not abstract:
-            _remove_stale(path)
+            remove_stale(path)
         # The file must never be more open than asked for, not even for a moment.
         umask = os.umask(0o777 & ~address.mode)
         try:
@@ -178,7 +196,7 @@ def _open_unix(address: Address, backlog: int) -> Listener:
     return Listener(sock, address.protocol, "" if abstract else path)
 
 
-def _remove_stale(path: str) -> None:
+def remove_stale(path: str) -> None:
     """Remove a socket file that nobody listens on; never a live one, never another file."""
     try:
         mode = os.stat(path).st_mode
@@ -256,41 +274,3 @@ def inherited_addresses(protocol: str, *, chosen: bool) -> list[Address]:
     if is_listening(0):
         return [Address(protocol if chosen else "fastcgi", "fd")]
     return []
-
-
-def write_pidfile(path: str) -> None:
-    """Write the process id; refuse to replace that of a running process.
-
-    Raises BindError.
-    """
-    try:
-        text = Path(path).read_text(encoding="ascii", errors="replace").strip()
-    except FileNotFoundError:
-        text = ""
-    except OSError as error:
-        raise BindError(f"cannot read the pidfile {path}: {_reason(error)}") from None
-    if text.isdigit() and int(text) not in (0, os.getpid()) and _is_alive(int(text)):
-        raise BindError(f"the pidfile {path} belongs to running process {text}")
-    try:
-        Path(path).write_text(f"{os.getpid()}\n", encoding="ascii")
-    except OSError as error:
-        raise BindError(f"cannot write the pidfile {path}: {_reason(error)}") from None
-
-
-def remove_pidfile(path: str) -> None:
-    """Remove our own pidfile; what somebody else wrote there meanwhile stays."""
-    try:
-        if Path(path).read_text(encoding="ascii", errors="replace").strip() == str(os.getpid()):
-            os.unlink(path)
-    except OSError:
-        pass  # somebody removed it before: what was wanted
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except PermissionError:
-        return True
-    return True
