@@ -193,6 +193,36 @@ def started(*words: str, cwd: Path, before: tuple[str, ...] = (), **options) -> 
         gateway.end()
 
 
+#: Executes its arguments with the sockets FDS (numbers, comma-separated) as descriptors 3, 4, ...
+#: and with LISTEN_PID as systemd sets it.
+_ACTIVATE = """
+import fcntl, os, sys
+sources = [fcntl.fcntl(int(n), fcntl.F_DUPFD, 100) for n in sys.argv[1].split(",")]
+for number, source in enumerate(sources, 3):
+    os.dup2(source, number)
+    os.close(source)
+os.environ["LISTEN_FDS"] = str(len(sources))
+os.environ["LISTEN_PID"] = str(os.getpid())
+os.execv(sys.argv[2], sys.argv[2:])
+"""
+
+
+def activated(
+    *words: str,
+    cwd: Path,
+    sockets: dict[str, socket.socket],
+    env: dict[str, str] | None = None,
+    command: tuple[str, ...] = tuple(GATEWAY),
+) -> Gateway:
+    """``gateway WORDS`` as systemd starts it, with named listening sockets."""
+    numbers = [sock.fileno() for sock in sockets.values()]
+    before = [sys.executable, "-c", _ACTIVATE, ",".join(map(str, numbers))]
+    names = {"LISTEN_FDNAMES": ":".join(sockets)}
+    return Gateway(
+        [*before, *command, *words], cwd, env=names | (env or {}), pass_fds=tuple(numbers)
+    )
+
+
 # Processes from outside (proc(5))
 
 
@@ -244,21 +274,34 @@ class Load:
 
     ``lost`` are requests that a server had taken and did not answer whole, or answered wrong;
     ``raced`` are those on a kept connection that the server closed without a byte of an answer
-    while the request was under way (a client tries these again); ``refused`` found no listener.
+    while the request was under way (a client tries these again; with ``races=False`` they are
+    lost); ``refused`` found no listener.  ``latency`` is the longest that an answer took, with its
+    connection, in seconds.  ``target`` may be a function that gives each request its own, and
+    ``unanswered`` has those that came to nothing, with the time at which they began.
     """
 
     def __init__(
-        self, protocol: str, address: Address, *, keep: bool, clients: int = 4, target: str = "/"
+        self,
+        protocol: str,
+        address: Address,
+        *,
+        keep: bool,
+        clients: int = 4,
+        target: str | Callable[[], str] = "/",
+        races: bool = True,
     ) -> None:
         self.answered = 0
         self.raced = 0
         self.refused = 0
         self.lost: list[str] = []
         self.bodies: set[bytes] = set()
+        self.latency = 0.0
+        self.unanswered: dict[str, float] = {}
         self._protocol = protocol
         self._address = address
         self._request = {"close": True} if not keep and protocol != "scgi" else {}
-        self._target = target
+        self._target = target if callable(target) else lambda: target
+        self._races = races
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._answered = [0] * clients
@@ -291,8 +334,12 @@ class Load:
                 "an answer for every client",
             )
 
-    def finish(self) -> None:
+    def stop(self) -> None:
+        """Have the clients end with the request that they are at; ``finish`` waits for that."""
         self._stop.set()
+
+    def finish(self) -> None:
+        self.stop()
         for thread in self._threads:
             thread.join(TIMEOUT)
             assert not thread.is_alive(), "a client hangs"
@@ -300,7 +347,7 @@ class Load:
     def __str__(self) -> str:
         return (
             f"{self.answered} answered, {len(self.lost)} lost, {self.raced} raced, "
-            f"{self.refused} refused"
+            f"{self.refused} refused, longest {self.latency:.3f} s"
         )
 
     def _run(self, number: int) -> None:
@@ -311,6 +358,8 @@ class Load:
                 peer.close()
                 peer = None
             used = peer is not None
+            target = self._target()
+            begun = monotonic()
             try:
                 if peer is None:
                     peer = PEERS[self._protocol](self._address)
@@ -320,22 +369,27 @@ class Load:
                 self._stop.wait(0.005)
                 continue
             except OSError as error:
-                self._lose(f"connect: {error!r}")
+                self._lose(target, begun, f"connect: {error!r}")
                 continue
             try:
-                answer = peer.ask(self._target, **self._request)
+                answer = peer.ask(target, **self._request)
             except (OSError, AssertionError) as error:
-                if used and isinstance(error, ConnectionError) and not peer.buffer:
+                cut = isinstance(error, ConnectionError) and not peer.buffer
+                if used and cut and self._races:
                     with self._lock:
                         self.raced += 1
+                        self.unanswered[target] = begun
                 else:
-                    self._lose(f"{'kept' if used else 'fresh'} connection: {error!r}")
+                    self._lose(
+                        target, begun, f"{'kept' if used else 'fresh'} connection: {error!r}"
+                    )
                 peer.close()
                 peer = None
                 continue
             if answer.status != 200 or not answer.whole:
-                self._lose(repr(answer))
+                self._lose(target, begun, repr(answer))
             with self._lock:
+                self.latency = max(self.latency, monotonic() - begun)
                 self.answered += 1
                 self._answered[number] += 1
                 self.bodies.add(answer.body)
@@ -346,9 +400,10 @@ class Load:
         if peer is not None:
             peer.close()
 
-    def _lose(self, what: str) -> None:
+    def _lose(self, target: str, begun: float, what: str) -> None:
         with self._lock:
-            self.lost.append(what)
+            self.lost.append(f"{target}: {what}")
+            self.unanswered[target] = begun
         self._stop.wait(0.005)
 
 
