@@ -1,15 +1,18 @@
 """The command line: arguments to settings to the manager; errors for people.
 
-Exit codes: 0 stopped as asked, 1 the system refuses (address in use, no
-permission), 2 a wrong setting, 3 the application cannot be loaded.
+Exit codes of ``serve``: 0 stopped as asked, 1 the system refuses (address in
+use, no permission), 2 a wrong setting, 3 the application cannot be loaded.
+Of ``reload``: 0 reloaded, 1 it failed or nobody answers, 2 wrong usage.
 """
 
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import fields, replace
+from functools import partial
 from typing import Any, NoReturn
 
 import click
@@ -18,25 +21,34 @@ import protocols
 from gateway import __version__, startup
 from gateway.accesslog import FormatError, compile_format
 from gateway.addresses import Address, AddressError, parse_address
+from gateway.control import ControlError, ask
 from gateway.loader import LoadError, load_application
-from gateway.settings import Resolved, SettingError, Settings, kind_of, resolve
+from gateway.process import apply_environment, check_privileges
+from gateway.settings import Resolved, SettingError, Settings, kind_of
 from gateway.sockets import BindError, inherited_addresses
+from gateway.sources import CMD_ARGS, PREFIX, resolve
 from gateway.startup import change_folder
 
 EXIT_SYSTEM = 1
 EXIT_USAGE = 2
 EXIT_LOAD = 3
 
-_COMMANDS = ("serve",)
+#: Seconds that ``gateway reload`` waits for the outcome.
+_RELOAD_TIMEOUT = 300.0
+
+_CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:
-    """Run ``gateway [serve] APP [options]`` and exit."""
+    """Run ``gateway [serve] APP [options]`` or another command, and exit."""
     words = sys.argv[1:] if arguments is None else arguments
-    if words[:1] and words[0] in _COMMANDS:
-        words = words[1:]
+    commands = {"serve": serve, "reload": reload}
+    command, name = serve, "gateway"
+    if words and words[0] in commands:
+        command, words = commands[words[0]], words[1:]
+        name = "gateway" if command is serve else f"gateway {command.name}"
     try:
-        code = serve.main(args=words, prog_name="gateway", standalone_mode=False)
+        code = command.main(args=words, prog_name=name, standalone_mode=False)
     except click.ClickException as error:
         error.show()
         code = EXIT_USAGE
@@ -56,7 +68,11 @@ def _options(command: Callable[..., Any]) -> Callable[..., Any]:
         shown = ",".join(default) if isinstance(default, tuple) else default
         if isinstance(default, bool):
             option = click.option(
-                f"{long}/--no-{long[2:]}", item.name, default=None, help=item.metadata["help"]
+                *item.metadata["flags"],
+                f"{long}/--no-{long[2:]}",
+                item.name,
+                default=None,
+                help=item.metadata["help"],
             )
         else:
             note = "" if shown in (None, "") else f"  [default: {shown}]"
@@ -72,45 +88,141 @@ def _options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.command(
+    context_settings=_CONTEXT,
+    epilog="gateway reload --pidfile FILE has a running gateway load new code and settings, and "
+    "waits for the outcome; see gateway reload --help.",
+)
 @click.argument("wsgi_app", metavar="APP", required=False)
 @_options
 @click.option(
     "-c",
     "--config",
     metavar="FILE",
-    help="Configuration file (TOML)  [default: gateway.toml, or [tool.gateway] in pyproject.toml]",
+    help="Configuration file: TOML, or Python if its name ends in .py (an ordinary "
+    "gunicorn.conf.py will do)  [default: gateway.toml, gateway.conf.py, or [tool.gateway] in "
+    "pyproject.toml]",
 )
 @click.option("--check-config", is_flag=True, help="Check settings and application, then exit.")
 @click.option("--print-config", is_flag=True, help="Print settings and their sources, then exit.")
 @click.version_option(__version__, prog_name="gateway")
 def serve(config: str | None, check_config: bool, print_config: bool, **arguments: Any) -> int:
     """Serve the WSGI application APP (module:attr) over HTTP, FastCGI and SCGI."""
-    given = {name: value for name, value in arguments.items() if value not in (None, ())}
-
     try:
-        # A reload reads the same files again, wherever ``chdir`` has led to.
-        folder = os.getcwd()
-
-        def read() -> Resolved:
-            return resolve(given, os.environ, config, folder)
-
+        # A reload reads the same sources again, wherever ``chdir`` has led to
+        # and whatever ``raw_env`` has set.
+        folder = _start_folder()
+        environ = dict(os.environ)
+        options = _options_from(environ.get(CMD_ARGS, ""))
+        named = options.pop("config", None)
+        file = named if config is None else config
+        read = partial(resolve, _given(arguments), environ, file, folder, options)
         resolved = read()
         addresses = _addresses(resolved)
         if print_config:
             for line in resolved.lines():
                 click.echo(line)
         if check_config:
-            return _check(resolved.settings)
+            return _check(resolved)
         if print_config:
             return 0
         if not resolved.settings.wsgi_app:
             raise click.UsageError("APP is missing: name the application, such as module:attr")
-        return startup.serve(resolved, addresses, read, folder)
+        check_privileges(resolved.settings)
+        placed = _placed(resolved, folder)
+        return startup.serve(placed, addresses, partial(_reread, read, folder), folder)
     except SettingError as error:
         return _fail(EXIT_USAGE, error)
     except (BindError, OSError) as error:
         return _fail(EXIT_SYSTEM, error)
+
+
+@click.command(context_settings=_CONTEXT)
+@click.option(
+    "-p",
+    "--pidfile",
+    metavar="FILE",
+    envvar=PREFIX + "PIDFILE",
+    help="The pidfile of the running gateway; its control socket is beside it.",
+)
+@click.option(
+    "--control-socket",
+    metavar="FILE",
+    envvar=PREFIX + "CONTROL_SOCKET",
+    help="The control socket of the running gateway, if it is not beside the pidfile.",
+)
+@click.option(
+    "--timeout",
+    metavar="SECONDS",
+    type=click.FloatRange(min=0, min_open=True),
+    default=_RELOAD_TIMEOUT,
+    help=f"Seconds to wait for the outcome  [default: {_RELOAD_TIMEOUT:g}]",
+)
+def reload(pidfile: str | None, control_socket: str | None, timeout: float) -> int:
+    """Have a running gateway load new code and settings, and wait for the outcome.
+
+    Exits with 0 when all workers run the new code, and with 1 and the reason
+    when the new code does not start: then the old goes on serving.
+    """
+    if not (pidfile or control_socket):
+        raise click.UsageError("name the running gateway with --pidfile or --control-socket")
+    try:
+        done, text = ask(control_socket or f"{pidfile}.ctl", "reload", timeout)
+    except ControlError as error:
+        return _fail(EXIT_SYSTEM, error)
+    if not done:
+        click.echo(f"gateway: {text}", err=True)
+        return EXIT_SYSTEM
+    click.echo(text)
+    return 0
+
+
+def _given(arguments: dict[str, Any]) -> dict[str, Any]:
+    """The options that were there."""
+    return {name: value for name, value in arguments.items() if value not in (None, ())}
+
+
+def _options_from(text: str) -> dict[str, Any]:
+    """Settings, and perhaps ``config``, in the text of GATEWAY_CMD_ARGS.  Raises SettingError."""
+    try:
+        context = serve.make_context(CMD_ARGS, shlex.split(text))
+    except (click.ClickException, ValueError) as error:
+        reason = error.format_message() if isinstance(error, click.ClickException) else str(error)
+        raise SettingError(CMD_ARGS, text, reason[:1].lower() + reason[1:]) from None
+    del context.params["check_config"], context.params["print_config"]
+    return _given(context.params)
+
+
+def _start_folder() -> str:
+    """Where we were started, as the user spells it: a deploy may move a symbolic link in it."""
+    named = os.environ.get("PWD", "")
+    try:
+        if os.path.isabs(named) and os.path.samefile(named, "."):
+            return named
+    except OSError:
+        pass  # it is of another process or of another time
+    return os.getcwd()
+
+
+def _placed(resolved: Resolved, folder: str) -> Resolved:
+    """With the folder that the application is loaded from now, links followed.
+
+    Workers that are started later on, but not by a reload, load the same code.
+    Raises SettingError.
+    """
+    named = resolved.settings.chdir
+    chdir = os.path.realpath(os.path.join(folder, named or ""))
+    if named is not None and not os.path.isdir(chdir):
+        raise SettingError("chdir", named, "No such file or directory", resolved.sources["chdir"])
+    return replace(resolved, settings=replace(resolved.settings, chdir=chdir))
+
+
+def _reread(read: Callable[[], Resolved], folder: str) -> Resolved:
+    """What a reload goes on with.  Raises SettingError."""
+    resolved = read()
+    _addresses(resolved)
+    check_privileges(resolved.settings)
+    return _placed(resolved, folder)
 
 
 def _addresses(resolved: Resolved) -> list[Address]:
@@ -141,8 +253,13 @@ def _addresses(resolved: Resolved) -> list[Address]:
     return addresses
 
 
-def _check(settings: Settings) -> int:
+def _check(resolved: Resolved) -> int:
     """Import the application, as a worker would."""
+    settings = resolved.settings
+    for note in resolved.notes:
+        click.echo(f"gateway: {note}", err=True)
+    check_privileges(settings)
+    apply_environment(settings.raw_env)
     if settings.chdir is not None:
         change_folder(settings.chdir)
     sys.path[:0] = [*settings.pythonpath, os.getcwd()]

@@ -26,16 +26,32 @@ class Kind:
         self.many = many
 
 
-def whole_number(low: int, high: int = 1 << 40) -> Kind:
+def whole_number(
+    low: int,
+    high: int = 1 << 40,
+    *,
+    off: bool = False,
+    auto: Callable[[], int] | None = None,
+) -> Kind:
+    """``off``: 0 too, for none.  ``auto`` finds the number where the word auto is given."""
+
     def read(value: Any) -> int:
         if isinstance(value, bool) or not isinstance(value, int | str):
             raise ValueError  # noqa: TRY004 - reported with the allowed values
+        if auto is not None and is_auto(value):
+            return auto()
         number = int(value)
-        if not low <= number <= high:
+        if not (low <= number <= high or (off and number == 0)):
             raise ValueError
         return number
 
-    return Kind(f"a whole number from {low} to {high} is allowed", read)
+    more = (", or 0 for none," if off else "") + (", or auto," if auto else "")
+    return Kind(f"a whole number from {low} to {high}{more} is allowed", read)
+
+
+def is_auto(value: Any) -> bool:
+    """Whether a value asks to be found out."""
+    return isinstance(value, str) and value.strip().lower() == "auto"
 
 
 def seconds(*, off: bool = False) -> Kind:
@@ -62,11 +78,23 @@ def text() -> Kind:
 
 def choice(*names: str) -> Kind:
     def read(value: Any) -> str:
-        if value not in names:
+        name = value.lower()
+        if name not in names:
+            raise ValueError
+        return str(name)
+
+    return Kind(f"allowed are {', '.join(names)}", read)
+
+
+def account() -> Kind:
+    def read(value: Any) -> str:
+        if isinstance(value, bool) or not isinstance(value, int | str):
+            raise ValueError  # noqa: TRY004 - reported with the allowed values
+        if value == "" or (isinstance(value, int) and value < 0):
             raise ValueError
         return str(value)
 
-    return Kind(f"allowed are {', '.join(names)}", read)
+    return Kind("a name or a number is allowed", read)
 
 
 def boolean() -> Kind:

@@ -184,7 +184,7 @@ def set_title(kind: str, name: str) -> None:
         setproctitle = import_module("setproctitle").setproctitle  # optional
     except ImportError:
         if sys.platform.startswith("linux"):
-            ending = f": {kind}".encode()
+            ending = f" {kind}".encode()
             short = name.encode("utf-8", "replace")[: _COMM_BYTES - len(ending)]
             with suppress(OSError):
                 # Cut in the middle of a character, the rest of it is dropped.

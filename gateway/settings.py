@@ -2,28 +2,20 @@
 
 A setting is declared once, here; the command line, the ``GATEWAY_*``
 environment, the configuration file and the reference are made from it.
-Sources, weakest first: defaults, configuration file, environment, options in
-``GATEWAY_CMD_ARGS``, command line.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, fields, replace
-from pathlib import Path
+from collections.abc import Iterator
+from dataclasses import dataclass, field, fields
 from typing import Any
 
-from gateway import configfile, kinds
+from gateway import kinds
 from gateway.hooks import NO_HOOKS, Hooks
-from gateway.kinds import Kind, SettingError, is_auto
+from gateway.kinds import Kind, SettingError
 from gateway.process import processors
 
-__all__ = ["CMD_ARGS", "PREFIX", "Resolved", "SettingError", "Settings", "kind_of", "resolve"]
-
-PREFIX = "GATEWAY_"
-
-#: The variable with further options, weaker than those on the command line.
-CMD_ARGS = "GATEWAY_CMD_ARGS"
+__all__ = ["Resolved", "SettingError", "Settings", "kind_of"]
 
 
 def _setting(default: Any, kind: Kind, text: str, *flags: str, value: str = "VALUE") -> Any:
@@ -357,82 +349,3 @@ def kind_of(name: str) -> Kind:
     kind = Settings.__dataclass_fields__[name].metadata["kind"]
     assert isinstance(kind, Kind)
     return kind
-
-
-def resolve(
-    arguments: Mapping[str, Any],
-    environ: Mapping[str, str],
-    config: str | None = None,
-    folder: str = "",
-    options: Mapping[str, Any] | None = None,
-) -> Resolved:
-    """Read all sources; files are looked for from ``folder``.
-
-    ``arguments`` are from the command line, ``options`` from GATEWAY_CMD_ARGS.
-    Raises SettingError.
-    """
-    names = [item.name for item in fields(Settings)]
-    place = Path(folder)
-    found = (
-        configfile.find(place, names) if config is None else configfile.read(place, config, names)
-    )
-    layers: list[tuple[str, Mapping[str, Any]]] = [
-        ("environment", _conventions(environ)),
-        (found.source, found.values),
-        ("environment", _from_environ(environ)),
-        (CMD_ARGS, options or {}),
-        ("command line", arguments),
-    ]
-    values: dict[str, Any] = {}
-    sources = dict.fromkeys(names, "default")
-    for source, layer in layers:
-        for name, value in layer.items():
-            values[name] = _read(name, value, source)
-            automatic = name == "workers" and is_auto(value)
-            sources[name] = f"{source}: auto" if automatic else source
-    settings = _bounded(Settings(**values))
-    _check_together(settings, sources)
-    return Resolved(settings, sources, found.hooks, found.notes)
-
-
-def _read(name: str, value: Any, source: str) -> Any:
-    kind = kind_of(name)
-    try:
-        return kind.read(value)
-    except (ValueError, KeyError, TypeError, AttributeError, OverflowError):
-        raise SettingError(name, value, kind.allowed, source) from None
-
-
-def _bounded(settings: Settings) -> Settings:
-    """What is switched off by 0 is bounded by the whole head that may come."""
-    total = settings.limit_request_header_total
-    names = ("limit_request_line", "limit_request_fields", "limit_request_field_size")
-    return replace(settings, **{name: getattr(settings, name) or total for name in names})
-
-
-def _check_together(settings: Settings, sources: Mapping[str, str]) -> None:
-    """Settings that only make sense together.  Raises SettingError."""
-    most = settings.workers_max
-    if settings.process_manager == "dynamic" and 0 < most < settings.workers:
-        raise SettingError(
-            "workers_max",
-            most,
-            f"process_manager is dynamic, so at least `workers` ({settings.workers}) is allowed, "
-            "or 0 for as many as that",
-            sources["workers_max"],
-        )
-
-
-def _conventions(environ: Mapping[str, str]) -> dict[str, Any]:
-    """What platforms set for every server: PORT and WEB_CONCURRENCY."""
-    values: dict[str, Any] = {}
-    if environ.get("PORT"):
-        values["bind"] = (f"0.0.0.0:{environ['PORT']}",)
-    if environ.get("WEB_CONCURRENCY"):
-        values["workers"] = environ["WEB_CONCURRENCY"]
-    return values
-
-
-def _from_environ(environ: Mapping[str, str]) -> dict[str, Any]:
-    names = {PREFIX + item.name.upper(): item.name for item in fields(Settings)}
-    return {name: environ[key] for key, name in names.items() if key in environ}

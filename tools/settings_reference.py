@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import fields
 from pathlib import Path
 
-from gateway.settings import PREFIX, Settings, kind_of
+from gateway.settings import Settings, kind_of
+from gateway.sources import PREFIX
 
 TARGET = Path(__file__).parent.parent / "docs" / "reference" / "settings.md"
 

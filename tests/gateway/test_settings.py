@@ -4,7 +4,8 @@ from dataclasses import fields
 
 import pytest
 
-from gateway.settings import PREFIX, SettingError, Settings, resolve
+from gateway.settings import SettingError, Settings
+from gateway.sources import PREFIX, resolve
 
 #: Weakest first; each gives ``threads`` and, from itself on up, nothing else does.
 SOURCES = ("default", "gateway.toml", "environment", "command line")
