@@ -178,8 +178,9 @@ def _stand_in(lost: LostRequest, pid: int) -> Any:
 class AccessLog:
     """One file, appended to by all workers, a whole line at a time."""
 
-    def __init__(self, path: str, text: str) -> None:
-        """Raises FormatError and OSError."""
+    def __init__(self, path: str, text: str, own: Callable[[str], None] | None = None) -> None:
+        """``own`` says whose a file is that was opened.  Raises FormatError and OSError."""
+        self._own = own
         self._line = compile_format(text)
         #: What a line must have for a reader to tell an aborted request.
         self._mark = "" if text == "json" or "%(x)s" in text else " aborted"
@@ -194,6 +195,8 @@ class AccessLog:
             return
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
         number = os.open(self._path, flags, 0o640)
+        if self._own is not None:
+            self._own(self._path)
         if self._number == -1:
             self._number = number
         else:  # atomic for threads that are writing

@@ -23,7 +23,7 @@ from gateway.accesslog import FormatError, compile_format
 from gateway.addresses import Address, AddressError, parse_address
 from gateway.control import ControlError, ask
 from gateway.loader import LoadError, load_application
-from gateway.process import apply_environment, check_privileges
+from gateway.process import apply_environment, check_privileges, owner_of_workers
 from gateway.settings import Resolved, SettingError, Settings, kind_of
 from gateway.sockets import BindError, inherited_addresses
 from gateway.sources import CMD_ARGS, PREFIX, resolve
@@ -129,6 +129,7 @@ def serve(config: str | None, check_config: bool, print_config: bool, **argument
         if not resolved.settings.wsgi_app:
             raise click.UsageError("APP is missing: name the application, such as module:attr")
         check_privileges(resolved.settings)
+        addresses = _owned(addresses, resolved.settings)
         placed = _placed(resolved, folder)
         return startup.serve(placed, addresses, partial(_reread, read, folder), folder)
     except SettingError as error:
@@ -251,6 +252,21 @@ def _addresses(resolved: Resolved) -> list[Address]:
         except AddressError as error:
             raise SettingError("bind", text, str(error), sources["bind"]) from None
     return addresses
+
+
+def _owned(addresses: list[Address], settings: Settings) -> list[Address]:
+    """Unix sockets belong to the workers' user and group, where the bind does not say whose."""
+    identity = owner_of_workers(settings.user, settings.group)
+    if identity is None:
+        return addresses
+    # -1 is "as it is", which a bind says by saying nothing.
+    owner, group = ("" if number == -1 else str(number) for number in (identity.uid, identity.gid))
+    return [
+        replace(address, owner=owner, group=group)
+        if address.kind == "unix" and not (address.owner or address.group)
+        else address
+        for address in addresses
+    ]
 
 
 def _check(resolved: Resolved) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from logging.handlers import WatchedFileHandler
 from typing import Any
@@ -40,6 +40,16 @@ def _escaped(text: str) -> str:
 class _LogFile(WatchedFileHandler):
     """A file that may be moved, and whose folder may vanish, without ending anything."""
 
+    def __init__(self, path: str, own: Callable[[str], None] | None) -> None:
+        self._own = own
+        super().__init__(path, encoding="utf-8", errors="backslashreplace")
+
+    def _open(self) -> Any:
+        stream = super()._open()
+        if self._own is not None:
+            self._own(self.baseFilename)
+        return stream
+
     def emit(self, record: logging.LogRecord) -> None:
         with suppress(OSError):
             super().emit(record)
@@ -51,18 +61,19 @@ class _LogFile(WatchedFileHandler):
                 self.stream = self._open()
 
 
-def open_error_log(path: str, level: str) -> logging.Logger:
+def open_error_log(
+    path: str, level: str, own: Callable[[str], None] | None = None
+) -> logging.Logger:
     """The logger ``gateway.error`` on a file, or on standard error for ``-``.
 
-    Raises OSError.
+    ``own`` is called with the path whenever the file was opened, to say whose it
+    is.  Raises OSError.
     """
     # Not one of logging's tree: an application that configures logging anew
     # (dictConfig) would switch it off.
     log = logging.Logger("gateway.error")  # noqa: LOG001
     handler: logging.Handler = (
-        logging.StreamHandler(sys.stderr)
-        if path == "-"
-        else _LogFile(path, encoding="utf-8", errors="backslashreplace")
+        logging.StreamHandler(sys.stderr) if path == "-" else _LogFile(path, own)
     )
     handler.setFormatter(_OneLine(_FORMAT, _DATE_FORMAT))
     log.handlers[:] = [handler]

@@ -10,6 +10,7 @@ import grp
 import os
 import pwd
 import re
+import stat
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -121,14 +122,25 @@ def drop_privileges(user: str | None, group: str | None) -> None:
         raise SettingError("user", user, "the process could become root again")
 
 
-def own(path: str, user: str | None, group: str | None) -> None:
-    """Give a file to the user and group of the workers, if this process may.
+def own(identity: Identity, path: str) -> None:
+    """Give a file or socket to ``identity``, if this process may.
 
-    Raises SettingError and OSError.
+    Devices and pipes stay whose they are: a log may be /dev/null.  Raises OSError.
     """
-    identity = identify(user, group)
-    if identity != Identity(-1, -1) and _may_change_user():
-        os.chown(path, identity.uid, identity.gid)
+    if _may_change_user():
+        mode = os.stat(path).st_mode
+        if stat.S_ISREG(mode) or stat.S_ISSOCK(mode):
+            os.chown(path, identity.uid, identity.gid)
+
+
+def owner_of_workers(user: str | None, group: str | None) -> Identity | None:
+    """Whom files have to be given to; None if workers are who this process is.
+
+    Raises SettingError.
+    """
+    if not (user or group) or not _may_change_user():
+        return None
+    return identify(user, group)
 
 
 @dataclass(frozen=True)

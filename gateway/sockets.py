@@ -8,7 +8,7 @@ import os
 import pwd
 import socket
 import stat
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from gateway.addresses import Address
@@ -218,13 +218,19 @@ def remove_stale(path: str) -> None:
 
 def _own(path: str, address: Address) -> None:
     try:
-        owner = pwd.getpwnam(address.owner).pw_uid if address.owner else -1
-        group = grp.getgrnam(address.group).gr_gid if address.group else -1
+        owner = _number(address.owner, lambda name: pwd.getpwnam(name).pw_uid)
+        group = _number(address.group, lambda name: grp.getgrnam(name).gr_gid)
     except KeyError as error:
         raise BindError(f"cannot listen on unix:{path}: {error.args[0]}") from None
     if owner != -1 or group != -1:
         os.chown(path, owner, group)
     os.chmod(path, address.mode)
+
+
+def _number(name: str, look_up: Callable[[str], int]) -> int:
+    if not name:
+        return -1
+    return int(name) if name.isdigit() else look_up(name)
 
 
 def is_listening(number: int) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from gateway.accesslog import AccessLog
 from gateway.addresses import Address
@@ -11,6 +12,7 @@ from gateway.errorlog import open_error_log
 from gateway.kinds import SettingError
 from gateway.manager import Manager
 from gateway.preload import supported
+from gateway.process import own, owner_of_workers
 from gateway.settings import Resolved
 from gateway.sockets import open_listeners
 from gateway.succession import Succession
@@ -35,10 +37,13 @@ def serve(
     if settings.chdir is not None:
         change_folder(settings.chdir)
     succession = Succession(folder, os.environ)
-    log = open_error_log(settings.errorlog, settings.loglevel)
+    # Workers reopen the logs, as whoever they are.
+    identity = owner_of_workers(settings.user, settings.group)
+    ours = None if identity is None else partial(own, identity)
+    log = open_error_log(settings.errorlog, settings.loglevel, ours)
     access = None
     if settings.accesslog is not None:
-        access = AccessLog(settings.accesslog, settings.access_log_format)
+        access = AccessLog(settings.accesslog, settings.access_log_format, ours)
     if settings.pidfile is not None:
         succession.write_pidfile(settings.pidfile)
     try:
