@@ -92,7 +92,7 @@ class Manager:
         while fleet.children or not fleet.stopping:
             try:
                 self._turn()
-            except Exception:
+            except Exception:  # noqa: BLE001 - logged, and tried again
                 # A fault of ours must not take the service down with it.
                 self._log.critical("a fault of the server", exc_info=True)
                 sleep(_TICK)
