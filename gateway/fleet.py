@@ -67,7 +67,6 @@ class Fleet:
         self._health = Health(log)
         self._was_ready = False
         self._failures = 0
-        self._stop_deadline = 0.0
         #: Whether the listeners are in the selector, and one has a connection waiting.
         self._listening = False
         self._knock = False
@@ -157,11 +156,11 @@ class Fleet:
     def stop(self, number: signal.Signals, grace: float) -> None:
         """Have all leave within ``grace`` seconds, and start no more."""
         self.stopping = True
-        self._stop_deadline = monotonic() + grace
         for child in list(self.children):
             if child.is_template:
                 self._end_template(child)
             else:
+                self._bound(child, grace)
                 self.kill(child, number)
 
     # Reload
@@ -201,8 +200,12 @@ class Fleet:
         if child.silent and self._health.is_silent(child, monotonic()):
             self._health.abort(child)
             return
-        child.deadline = monotonic() + self.generation.settings.graceful_timeout + MERCY
+        self._bound(child, self.generation.settings.graceful_timeout + MERCY)
         self.kill(child, number)
+
+    def _bound(self, child: Child, grace: float) -> None:
+        """It must be gone in ``grace`` seconds; one that still loads has nothing to finish."""
+        child.deadline = monotonic() + (grace if child.ready else min(grace, MERCY))
 
     def kill(self, child: Child, number: int) -> None:
         """Send a signal."""
@@ -244,6 +247,8 @@ class Fleet:
             return
         if child.pid != was_named:
             self._log.info("worker %d starts", child.pid)
+            if child.deadline:  # told to go before it had a number
+                self.kill(child, signal.SIGTERM)
         if child.ready and not was_ready:
             kind = "template" if child.is_template else "worker"
             self._log.info("%s %d is ready", kind, child.pid)
@@ -322,18 +327,16 @@ class Fleet:
         now = monotonic()
         for child in list(self.children):
             patience = child.generation.settings.startup_timeout
-            if child.deadline and now > child.deadline:
-                self._give_up(child)
-            elif self.stopping:
-                if now > self._stop_deadline:
-                    self._give_up(child)
+            if child.deadline:
+                if now > child.deadline:
+                    self._give_up(child, now)
             elif not child.ready and now - child.started > patience:
                 child.failure = "it was not ready within startup_timeout"
                 self.kill(child, signal.SIGKILL)
         if not self.stopping:
             self._health.review(self.workers(), now)
 
-    def _give_up(self, child: Child) -> None:
+    def _give_up(self, child: Child, now: float) -> None:
         self._log.error("worker %d does not leave: killed", child.pid)
-        child.deadline = 0.0
+        child.deadline = now + MERCY  # to say so again, not to say it all the time
         self.kill(child, signal.SIGKILL)
