@@ -26,13 +26,19 @@ from gateway.handover import Handover
 from gateway.linux import become_subreaper
 from gateway.process import set_title
 from gateway.scaling import PRESSURE
-from gateway.settings import Resolved
+from gateway.settings import Resolved, Settings
 from gateway.sockets import Listener
 from gateway.spawning import SIGNALS, Spawner
 from gateway.succession import Succession
 from gateway.systemd import Notifier
 
 EXIT_OK = 0
+
+#: Settings that a reload does not change, each tied to what the manager has open.
+_FIXED = (
+    *("bind", "protocol", "backlog", "accesslog", "access_log_format", "errorlog", "loglevel"),
+    *("pidfile", "control_socket", "chdir", "umask"),
+)
 
 #: How long it takes at most to notice what nothing reports, seconds.
 _TICK = 1.0
@@ -235,6 +241,10 @@ class Manager:
             if client is not None:
                 client.tell(False, f"refused, the old settings stay: {error}")
             return
+        changed = _changed(fleet.generation.settings, resolved.settings)
+        if changed:
+            names = ", ".join(changed)
+            self._log.warning("a reload does not change %s: upgrade (USR2) or restart", names)
         self._log.info("reloading")
         self._notifier.reloading()
         fleet.reloading.begin(fleet.generation, fleet.scaling, client)
@@ -299,6 +309,11 @@ class Manager:
         if self._control is not None:
             self._control.close(unlink=not self._succession.successor)
         self._selector.close()
+
+
+def _changed(old: Settings, new: Settings) -> list[str]:
+    """The settings that differ and should not."""
+    return [name for name in _FIXED if getattr(old, name) != getattr(new, name)]
 
 
 def _on_terminal() -> bool:

@@ -414,6 +414,19 @@ def test_a_reload_that_a_stop_overtakes_has_an_outcome(serve):
     assert monotonic() - begun < TIMEOUT
 
 
+def test_a_reload_says_what_it_does_not_change(serve):
+    server = serve(
+        WAITING_APP,
+        protocols=["http"],
+        kinds=["tcp"],
+        files={"gateway.toml": "threads = 2\nloglevel = 'info'\n"},
+    )
+    (server.folder / "gateway.toml").write_text("threads = 3\nloglevel = 'debug'\numask = 7\n")
+    server.kill(signal.SIGHUP)
+    server.wait_for_log("a reload does not change loglevel, umask: upgrade .USR2. or restart")
+    server.wait_for_log("reloaded: 1 workers")
+
+
 def test_no_control_socket_is_no_reason_to_stop(tmp_path):
     (tmp_path / "app.py").write_text(WAITING_APP)
     words = ("app:app", "--bind", "127.0.0.1:0", "--control-socket", "missing/control")
