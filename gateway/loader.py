@@ -42,10 +42,12 @@ def load_application(target: str) -> Callable[..., Any]:
 
 
 def load_from_settings(settings: Settings) -> Callable[..., Any]:
-    """Load the application of ``settings``, with its folders on the module search path.
+    """Load the application of ``settings``, from its folder and with its module search path.
 
-    Raises as ``load_application``.
+    Raises as ``load_application``, and OSError if the folder is gone.
     """
+    if settings.chdir is not None:
+        os.chdir(settings.chdir)  # a reload may have found another one by the same name
     for folder in (*reversed(settings.pythonpath), os.getcwd()):
         if folder not in sys.path:
             sys.path.insert(0, folder)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import atexit
 import logging
-import os
 import signal
 import socket
 import sys
@@ -29,7 +28,7 @@ from gateway.accesslog import AccessLog
 from gateway.connection import Connection
 from gateway.errorlog import ErrorStream, reopen
 from gateway.handover import Handover
-from gateway.loader import LoadError, load_application
+from gateway.loader import LoadError, load_from_settings
 from gateway.poller import READ, make_poller
 from gateway.scoreboard import Board
 from gateway.service import Service
@@ -124,7 +123,7 @@ class Worker:
         """Load the application, serve, and return the exit code."""
         try:
             if not self._is_loaded:
-                self.application = self._load()
+                self.application = load_from_settings(self.settings)
         except BaseException as error:  # noqa: BLE001 - SystemExit in user code too
             text = str(error) if isinstance(error, LoadError) else traceback.format_exc()
             with suppress(OSError):
@@ -143,13 +142,6 @@ class Worker:
         self._loop()
         self._leave()
         return EXIT_OK
-
-    def _load(self) -> Callable[..., Any]:
-        settings = self.settings
-        for folder in (*reversed(settings.pythonpath), os.getcwd()):
-            if folder not in sys.path:
-                sys.path.insert(0, folder)
-        return load_application(settings.wsgi_app)
 
     def take_signals(self) -> None:
         """Replace the manager's handlers; before that, signals are blocked."""
