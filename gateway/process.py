@@ -201,7 +201,7 @@ def set_title(kind: str, name: str) -> None:
             with suppress(OSError):
                 # Cut in the middle of a character, the rest of it is dropped.
                 short = short.decode("utf-8", "ignore").encode()
-                Path("/proc/self/comm").write_bytes(short + ending)
+                Path("/proc/self/comm").write_bytes((short + ending).lstrip())
     else:
         setproctitle(f"gateway: {kind} [{name}]")
 

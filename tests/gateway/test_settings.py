@@ -4,6 +4,7 @@ from dataclasses import fields
 
 import pytest
 
+from gateway.process import processors
 from gateway.settings import SettingError, Settings
 from gateway.sources import PREFIX, resolve
 
@@ -124,6 +125,79 @@ def test_a_bad_file_is_refused(tmp_path, text, words):
     (tmp_path / "gateway.toml").write_bytes(text.encode("utf-8", "surrogateescape"))
     with pytest.raises(SettingError, match=words):
         resolved(tmp_path)
+
+
+# auto
+
+
+@pytest.mark.parametrize(
+    ("given", "source"),
+    [
+        ({"arguments": {"workers": "auto"}}, "command line: auto"),
+        ({"environ": {"GATEWAY_WORKERS": "AUTO"}}, "environment: auto"),
+        ({"environ": {"WEB_CONCURRENCY": "auto"}}, "environment: auto"),
+        ({"toml": 'workers = "auto"'}, "gateway.toml: auto"),
+    ],
+)
+def test_as_many_workers_as_processors(tmp_path, given, source):
+    found = resolved(tmp_path, **given)
+    assert found.settings.workers == processors()
+    assert f"workers = {processors()}  ({source})" in list(found.lines())
+
+
+def test_auto_is_only_for_workers(tmp_path):
+    with pytest.raises(SettingError, match="threads is 'auto'"):
+        resolved(tmp_path, {"threads": "auto"})
+
+
+# Settings that depend on each other
+
+
+@pytest.mark.parametrize(
+    ("toml", "message"),
+    [
+        ('process_manager = "dynamic"\nworkers = 4\nworkers_max = 3', "workers_max is 3 (from "),
+        ('process_manager = "dynamic"\nworkers = 4\nworkers_max = 4', ""),
+        ('process_manager = "dynamic"\nworkers = 4\nworkers_max = 0', ""),
+        ('process_manager = "ondemand"\nworkers = 4\nworkers_max = 3', ""),
+        ("workers = 4\nworkers_max = 3", ""),
+    ],
+)
+def test_dynamic_needs_room_to_grow(tmp_path, toml, message):
+    if not message:
+        assert resolved(tmp_path, toml=toml).settings.workers == 4
+        return
+    with pytest.raises(SettingError) as caught:
+        resolved(tmp_path, toml=toml)
+    assert message in str(caught.value)
+    assert "at least `workers` (4) is allowed, or 0" in str(caught.value)
+
+
+def test_limits_that_are_off_are_bounded_by_the_whole_head(tmp_path):
+    names = ("limit_request_line", "limit_request_fields", "limit_request_field_size")
+    toml = "limit_request_header_total = 5000\n" + "".join(f"{name} = 0\n" for name in names)
+    found = resolved(tmp_path, toml=toml)
+    for name in names:
+        assert getattr(found.settings, name) == 5000
+        with pytest.raises(SettingError, match="or 0 for none, is allowed"):
+            resolved(tmp_path, {name: "-1"}, toml=toml)
+
+
+def test_umask_is_shown_as_it_is_written(tmp_path):
+    assert "umask = 0027  (command line)" in list(resolved(tmp_path, {"umask": "27"}).lines())
+
+
+def test_options_of_the_environment_lie_between_it_and_the_command_line(tmp_path):
+    found = resolve(
+        {"threads": "1"},
+        {"GATEWAY_THREADS": "2", "GATEWAY_BACKLOG": "2", "GATEWAY_WORKERS": "2"},
+        None,
+        str(tmp_path),
+        {"threads": "3", "backlog": "3"},
+    )
+    assert (found.settings.threads, found.sources["threads"]) == (1, "command line")
+    assert (found.settings.backlog, found.sources["backlog"]) == (3, "GATEWAY_CMD_ARGS")
+    assert (found.settings.workers, found.sources["workers"]) == (2, "environment")
 
 
 def test_every_default_is_a_value_that_is_allowed():
