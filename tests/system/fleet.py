@@ -74,7 +74,10 @@ def versioned(version: object, boot: float = 0.0) -> str:
 
 
 class Loads:
-    """A load of each kind, all at the same time."""
+    """A load of each kind, all at the same time.
+
+    They POST: a GET that fails on a kept connection is sent again by nginx, which would hide it.
+    """
 
     def __init__(
         self,
@@ -83,6 +86,7 @@ class Loads:
         *,
         clients: int = 2,
         target: str | Callable[[], str] = "/",
+        method: str = "POST",
     ) -> None:
         self.of = {
             kind: Load(
@@ -92,6 +96,8 @@ class Loads:
                 clients=clients,
                 target=target,
                 races=kind == "http-keep",
+                method=method,
+                body=b"x" * 100 if method == "POST" else b"",
             )
             for kind in kinds
         }

@@ -289,6 +289,8 @@ class Load:
         clients: int = 4,
         target: str | Callable[[], str] = "/",
         races: bool = True,
+        method: str = "GET",
+        body: bytes = b"",
     ) -> None:
         self.answered = 0
         self.raced = 0
@@ -299,7 +301,9 @@ class Load:
         self.unanswered: dict[str, float] = {}
         self._protocol = protocol
         self._address = address
+        self._closes = not keep or protocol == "scgi"
         self._request = {"close": True} if not keep and protocol != "scgi" else {}
+        self._request |= {"method": method, "body": body}
         self._target = target if callable(target) else lambda: target
         self._races = races
         self._lock = threading.Lock()
@@ -393,8 +397,7 @@ class Load:
                 self.answered += 1
                 self._answered[number] += 1
                 self.bodies.add(answer.body)
-            closes = self._request or self._protocol == "scgi"
-            if closes or (answer.get("connection") or "").lower() == "close":
+            if self._closes or (answer.get("connection") or "").lower() == "close":
                 peer.close()
                 peer = None
         if peer is not None:
