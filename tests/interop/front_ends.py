@@ -42,6 +42,9 @@ LISTEN_IN_FILES = {
     },
 }
 
+#: How files that are not called ".conf" end.
+SUFFIXES = {"haproxy": "cfg", "caddy": "caddyfile"}
+
 #: The Host that raw requests name: the port of the files, not that of the test.
 HOST = "example.org:8080"
 
@@ -106,7 +109,8 @@ class Way:
 
     @property
     def file(self):
-        return DEPLOY / self.server / f"{self.protocol}-{self.transport}-{self.mount}.conf"
+        suffix = SUFFIXES.get(self.server, "conf")
+        return DEPLOY / self.server / f"{self.protocol}-{self.transport}-{self.mount}.{suffix}"
 
     @property
     def prefix(self):
@@ -232,16 +236,21 @@ def web_group():
 
 def site_configuration(way, port, backend):
     """The file of deploy/ for this way, listening on ``port``, with ``backend`` as the gateway."""
-    text = way.file.read_text()
     if way.transport == "unix":
         replacements = {SOCKET_IN_FILES: f"unix:{backend}"}
     else:
         replacements = {ADDRESS_IN_FILES[way.protocol]: f"127.0.0.1:{backend[1]}"}
     for old, new in LISTEN_IN_FILES[way.server].items():
         replacements[old] = new.format(port)
+    return replaced(way.file, replacements)
+
+
+def replaced(file, replacements):
+    """The text of a file of deploy/ with what is yours to change replaced."""
+    text = file.read_text()
     for old, new in replacements.items():
         directives = re.sub(r"(?m)^\s*#.*$", "", text)
-        assert old in directives, f"{way.file.name} does not contain {old!r}"
+        assert old in directives, f"{file.name} does not contain {old!r}"
         text = text.replace(old, new)
     return text
 
@@ -270,15 +279,14 @@ class Servers:
         key = (way, options)
         if key not in self.sites:
             backend = self.gateway(way.mount, *options).addresses[way.protocol, way.transport]
-            boot = {"direct": self._direct, "nginx": self._nginx, "apache": self._apache}
-            self.sites[key] = Site(way, boot[way.server](way, backend))
+            self.sites[key] = Site(way, BOOTS[way.server](self, way, backend))
         return self.sites[key]
 
     def gateway(self, mount, *options):
         """One gateway for each mount, on six binds."""
         key = (mount, options)
         if key not in self.gateways:
-            folder = self._new_folder("gateway")
+            folder = self.new_folder("gateway")
             addresses, binds = {}, []
             for protocol in PROTOCOLS:
                 addresses[protocol, "tcp"] = ("127.0.0.1", free_port())
@@ -295,14 +303,14 @@ class Servers:
 
     def start_gateway(self, gateway):
         addresses = gateway.addresses.values()
-        self._start("gateway", gateway.command, gateway.folder, addresses, cwd=APPS)
+        self.start("gateway", gateway.command, gateway.folder, addresses, cwd=APPS)
         gateway.process = self.processes[-1][1]
 
     def _direct(self, way, backend):
         return backend
 
     def _nginx(self, way, backend):
-        binary, folder, port = program("nginx"), self._new_folder(str(way)), free_port()
+        binary, folder, port = program("nginx"), self.new_folder(str(way)), free_port()
         (folder / "site.conf").write_text(site_configuration(way, port, backend))
         for name in ("fastcgi_params", "scgi_params"):
             (folder / name).symlink_to(Path("/etc/nginx") / name)
@@ -310,10 +318,10 @@ class Servers:
         user = f"user {group} {group};" if group else ""
         (folder / "nginx.conf").write_text(NGINX.format(folder=folder, user=user))
         command = [binary, "-p", folder, "-c", folder / "nginx.conf", "-e", folder / "error.log"]
-        return self._start(str(way), command, folder, [("127.0.0.1", port)])
+        return self.start(str(way), command, folder, [("127.0.0.1", port)])
 
     def _apache(self, way, backend):
-        binary, folder, port = program("apache2"), self._new_folder(str(way)), free_port()
+        binary, folder, port = program("apache2"), self.new_folder(str(way)), free_port()
         site = site_configuration(way, port, backend)
         (folder / "site.conf").write_text(site)
         # The modules that the file itself tells the reader to enable must do.
@@ -329,14 +337,14 @@ class Servers:
         main = APACHE.format(folder=folder, user=user, modules=modules)
         (folder / "apache.conf").write_text(main)
         command = [binary, "-f", folder / "apache.conf", "-DFOREGROUND"]
-        return self._start(str(way), command, folder, [("127.0.0.1", port)])
+        return self.start(str(way), command, folder, [("127.0.0.1", port)])
 
-    def _new_folder(self, name):
+    def new_folder(self, name):
         folder = self.folder / f"{len(self.processes)}-{name}"
         folder.mkdir()
         return folder
 
-    def _start(self, name, command, folder, addresses: Iterable, **options):
+    def start(self, name, command, folder, addresses: Iterable, **options):
         """Start a server, wait until it can be reached at all addresses, return the last."""
         log = folder / "output.log"
         with log.open("ab") as output:
@@ -377,6 +385,10 @@ class Servers:
             if failures:
                 complaints.append(f"the log of {name}:\n{logs[-5000:]}")
         assert not complaints, "\n\n".join(complaints)
+
+
+#: How a front end is started: (servers, way, address of the gateway) → its own address.
+BOOTS = {"direct": Servers._direct, "nginx": Servers._nginx, "apache": Servers._apache}
 
 
 @contextlib.contextmanager
