@@ -25,13 +25,16 @@ $(VENV)/.test: pyproject.toml | $(BIN)/gateway
 # Real front ends and a real FastCGI client, from the distribution.
 system-packages:
 	@if command -v apt-get >/dev/null; then \
-		for program in nginx apache2 cgi-fcgi curl; do \
+		for program in nginx apache2 cgi-fcgi curl lighttpd haproxy spawn-fcgi; do \
 			PATH=$$PATH:/usr/sbin command -v $$program >/dev/null || missing=yes; \
 		done; \
+		[ -e /usr/lib/apache2/modules/mod_fcgid.so ] || missing=yes; \
 		if [ -n "$$missing" ]; then \
 			$(SUDO) apt-get update -qq && \
 			DEBIAN_FRONTEND=noninteractive $(SUDO) apt-get install -y -qq --no-install-recommends \
-				nginx apache2 libfcgi-bin curl >/dev/null; \
+				nginx apache2 libapache2-mod-fcgid libfcgi-bin curl \
+				lighttpd haproxy spawn-fcgi \
+				$$(apt-cache show caddy >/dev/null 2>&1 && echo caddy) >/dev/null; \
 		fi; \
 	else \
 		echo 'no apt-get here: tests of servers that are not installed are skipped'; \
