@@ -52,14 +52,15 @@ class Channel:
                 self._drop()
             raise ClientDisconnected("the peer takes nothing")
 
-    def write(self, data: bytes, *, wait: bool = True) -> None:
+    def write(self, data: bytes, *, wait: bool = True) -> float:
         """Send, or queue what the socket does not take now.
 
         Waits, up to ``send_timeout`` without progress, while more than
-        ``response_buffer_size`` bytes are queued.  Raises ClientDisconnected.
+        ``response_buffer_size`` bytes are queued; returns for how many seconds.
+        Raises ClientDisconnected.
         """
         if not data:
-            return
+            return 0.0
         with self.lock:
             if self.gone:
                 raise ClientDisconnected("the peer is gone")
@@ -74,13 +75,13 @@ class Channel:
                     except (BlockingIOError, InterruptedError):
                         sent = 0
                     if sent == len(data):
-                        return
+                        return 0.0
                     self.progress = monotonic()
                     output.append(memoryview(data)[sent:])
             except OSError as error:
                 self._drop()
                 raise ClientDisconnected(str(error)) from None
-        self._queued(wait=wait)
+        return self._queued(wait=wait)
 
     def write_file(self, head: bytes, piece: FileRange) -> None:
         """Send ``head`` and then a range of a file; the loop sends what is left of it.
@@ -141,12 +142,16 @@ class Channel:
         self.gone = True
         self.output.clear()
 
-    def _queued(self, *, wait: bool = True) -> None:
+    def _queued(self, *, wait: bool = True) -> float:
         self.release()
+        waited = 0.0
         if wait and self.output.size > self.settings.response_buffer_size:
+            begun = monotonic()
             self._wait_for_room()
+            waited = monotonic() - begun
         if self.output.size:
             self.send_later()
+        return waited
 
     def _wait_for_room(self) -> None:
         """Wait for a slow reader; the descriptor stays open while its request is served."""

@@ -16,6 +16,7 @@ from contextlib import suppress
 from gateway.channel import ClientDisconnected
 from gateway.poller import READ, WRITE
 from gateway.receiving import MOST_PENDING, Receiver
+from gateway.scoreboard import Seat
 from gateway.wsgi import Exchange
 from protocols.model import Request
 
@@ -109,7 +110,7 @@ class Connection(Receiver):
         in_order = self.slots == 1
         if queue is None:
             while self.pending and not self.gone and not (in_order and self.output.size):
-                self._serve(self.pending.popleft())
+                self._serve(self.pending.popleft(), self.worker.seat)
             return
         with self.lock:
             if in_order:
@@ -121,12 +122,29 @@ class Connection(Receiver):
                 self.active += 1
                 queue.put(self)
 
-    def work(self) -> None:
-        """Serve one pending request in a pool thread."""
+    def work(self, seat: Seat) -> None:
+        """Serve one pending request in a pool thread.
+
+        Raises Abandoned: then all that follows has been done by another thread.
+        """
         with self.lock:
             item = self._next()
         if item is not None:
-            self._serve(item)
+            self._serve(item, seat)
+        self._worked(item)
+
+    def abandoned(self, request: Request) -> None:
+        """The server has answered in place of the thread that serves ``request``."""
+        if not request.keep_alive:
+            self.ending = True
+            self.closing = True
+        if self.worker.queue is None:
+            self.send_later()
+        else:
+            self._worked(request)
+
+    def _worked(self, item: Request | bytes | None) -> None:
+        """See whether there is more to do, and who has to do it."""
         self.since = self.worker.now
         with self.lock:
             if type(item) is Request:
@@ -162,7 +180,7 @@ class Connection(Receiver):
                 return item
         return None
 
-    def _serve(self, item: Request | bytes) -> None:
+    def _serve(self, item: Request | bytes, seat: Seat) -> None:
         if self.ending and self.slots == 1:
             return
         if type(item) is bytes:
@@ -170,7 +188,7 @@ class Connection(Receiver):
                 self.say(item)
             return
         assert type(item) is Request
-        Exchange(self, item).run()
+        Exchange(self, item).run(seat)
         if not item.keep_alive:
             self.ending = True
             self.closing = True

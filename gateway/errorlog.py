@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+import faulthandler
 import logging
+import os
 import sys
+import traceback
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from logging.handlers import WatchedFileHandler
+from types import FrameType
 from typing import Any
 
 _FORMAT = "%(asctime)s [%(process)d] [%(levelname)s] %(message)s"
 _DATE_FORMAT = "[%Y-%m-%d %H:%M:%S %z]"
+
+#: Where the server calls the application.
+_OURS = os.path.dirname(__file__) + os.sep
+_CALLS = ("_call", "in_application", "_send_pieces")
+
+#: The descriptor for crashes, once there is one; and files whose descriptor was taken away.
+_CRASHES: list[int] = []
+_LOST: list[Any] = []
 
 
 class _OneLine(logging.Formatter):
@@ -24,8 +36,14 @@ class _OneLine(logging.Formatter):
         return _escaped(super().formatMessage(record))
 
     def formatException(self, ei: Any) -> str:  # noqa: N802 - logging's name
-        lines = super().formatException(ei).split("\n")
-        return "\n".join("  " + _escaped(line) for line in lines)
+        return _indented(super().formatException(ei))
+
+    def formatStack(self, stack_info: str) -> str:  # noqa: N802 - logging's name
+        return _indented(stack_info)
+
+
+def _indented(text: str) -> str:
+    return "\n".join("  " + _escaped(line) for line in text.split("\n"))
 
 
 def _escaped(text: str) -> str:
@@ -93,6 +111,55 @@ def reopen(log: logging.Logger) -> None:
                 handler.release()
 
 
+def renew(log: logging.Logger) -> None:
+    """Open the file again though it is where it was: its descriptor is not ours any more."""
+    for handler in log.handlers:
+        if isinstance(handler, _LogFile):
+            assert handler.lock is not None
+            with handler.lock, suppress(OSError):
+                _LOST.append(handler.stream)  # closing it would close what has its number now
+                handler.stream = handler._open()  # noqa: SLF001
+
+
+def log_stack(log: logging.Logger, level: int, text: str, frame: FrameType | None) -> None:
+    """Log a line, and under it the stack of another thread."""
+    record = log.makeRecord(log.name, level, "", 0, text, (), None)
+    if frame is not None:
+        record.stack_info = _stack(frame)
+    if log.isEnabledFor(level):
+        log.handle(record)
+
+
+def _stack(frame: FrameType) -> str:
+    """As a traceback shows it, from where the server calls the application."""
+    frames = traceback.extract_stack(frame)
+    calls = [
+        number
+        for number, item in enumerate(frames)
+        if item.name in _CALLS and item.filename.startswith(_OURS)
+    ]
+    inner = frames[calls[-1] :] if calls else frames
+    return "".join(traceback.format_list(inner)).rstrip()
+
+
+def show_crashes(log: logging.Logger) -> None:
+    """Have SIGABRT, SIGSEGV and their like write all stacks to the error log.
+
+    On a descriptor of its own, which nobody closes for another to reuse.
+    """
+    handler = log.handlers[0]
+    assert isinstance(handler, logging.StreamHandler)
+    try:
+        number = handler.stream.fileno()
+        if _CRASHES:
+            os.dup2(number, _CRASHES[0], inheritable=False)
+        else:
+            _CRASHES.append(os.dup(number))
+        faulthandler.enable(_CRASHES[0], all_threads=True)
+    except (AttributeError, OSError, ValueError, RuntimeError):
+        return  # there is no file behind the log, or it cannot be had now
+
+
 class ErrorStream:
     """``wsgi.errors``: what the application writes goes to the error log as it is."""
 
@@ -102,16 +169,14 @@ class ErrorStream:
     def write(self, text: str) -> int:
         handler = self._log.handlers[0]
         assert isinstance(handler, logging.StreamHandler)
-        handler.acquire()
-        try:
+        assert handler.lock is not None
+        # As for the log itself: a full disk must not end a request.  The lock by
+        # ``with``: an interruption of the application may come at any instruction.
+        with handler.lock, suppress(OSError, UnicodeError, ValueError):
             if handler.stream is None and isinstance(handler, _LogFile):
                 handler.reopenIfNeeded()  # an application's dictConfig closed it
             if handler.stream is not None:
                 handler.stream.write(text)
-        except (OSError, UnicodeError, ValueError):
-            pass  # as for the log itself: a full disk must not end a request
-        finally:
-            handler.release()
         return len(text)
 
     def writelines(self, lines: Iterable[str]) -> None:

@@ -47,6 +47,7 @@ class Receiver(Channel):
         "first",
         "intake",
         "interest",
+        "label",
         "linger_until",
         "lingers",
         "number",
@@ -75,6 +76,8 @@ class Receiver(Channel):
         self.service: Service = service
         self.base = base
         self.peer = peer
+        #: What the scoreboard says of every request of this connection.
+        self.label = f"{peer}\0{service.protocol}"
         self.number = sock.fileno()
         self.codec = service.codec_class(service.limits)
         self.slots = service.limits.multiplex if self.codec.concurrent else 1

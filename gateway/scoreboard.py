@@ -17,7 +17,11 @@ import os
 import struct
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from threading import RLock
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from gateway.wsgi import Exchange
 
 #: Numbers of the whole worker, each a double; see the properties.
 _HEADER_SIZE = 64
@@ -62,17 +66,27 @@ def describe(
 
 
 class Seat:
-    """Where one thread says what it serves.
+    """The place of one thread, on the board and in its process.
 
     ``begin(serial, start, text, BUSY)`` and ``end(IDLE)`` are single calls of
     C functions: they are on the path of every request.
+
+    ``exchange``  the request that the thread serves, or None.
+    ``ident``     the thread.
+    ``lock``      held by whoever interrupts the thread, and by the thread to
+                  make sure that nobody does.
+    ``stuck``     the thread was given up; it may come back or not.
     """
 
-    __slots__ = ("begin", "end", "index")
+    __slots__ = ("begin", "end", "exchange", "ident", "index", "lock", "stuck")
 
     def __init__(self, memory: mmap.mmap, index: int) -> None:
         offset = _offset(index)
         self.index = index
+        self.exchange: Exchange | None = None
+        self.ident = 0
+        self.lock = RLock()
+        self.stuck = False
         self.begin: Callable[[int, float, bytes, int], None] = partial(
             _RECORD.pack_into, memory, offset
         )

@@ -8,8 +8,8 @@ from typing import Any
 from gateway import __version__
 from gateway.environ import cgi_normaliser, http_mounter
 from gateway.errorlog import ErrorStream
+from gateway.filewrapper import FileWrapper
 from gateway.settings import Settings
-from gateway.wsgi import FileWrapper
 from protocols import codec_class
 from protocols.model import Codec, Limits
 
@@ -28,6 +28,13 @@ def limits_of(settings: Settings) -> Limits:
         connections=settings.worker_connections,
         roles=settings.fastcgi_roles,
     )
+
+
+def may_be_many(settings: Settings) -> bool:
+    """Whether there may be more than one worker at a time."""
+    if settings.process_manager == "static":
+        return settings.workers > 1
+    return max(settings.workers, settings.workers_max) > 1
 
 
 class Service:
@@ -60,7 +67,7 @@ class Service:
             "wsgi.version": (1, 0),
             "wsgi.errors": errors,
             "wsgi.multithread": settings.threads > 1,
-            "wsgi.multiprocess": settings.workers > 1,
+            "wsgi.multiprocess": may_be_many(settings),
             "wsgi.run_once": False,
             "wsgi.file_wrapper": FileWrapper,
             "wsgi.input_terminated": True,

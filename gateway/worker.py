@@ -1,15 +1,15 @@
-"""One worker process: the loop thread, the pool, and leaving without losing a request.
+"""One worker process: the loop thread and what belongs to the process as a whole.
 
-The loop accepts, reads, parses and closes.  With one thread the application
-runs on the loop; with more, requests go to the pool by one queue and the pool
-threads write their answers themselves.
+The loop reads, parses and closes; the acceptor opens.  With one thread the
+application runs on the loop; with more, requests go to the pool by one queue
+and the pool threads write their answers themselves.
 """
 
 from __future__ import annotations
 
-import atexit
 import logging
-import signal
+import os
+import random
 import socket
 import sys
 import threading
@@ -24,25 +24,33 @@ from time import monotonic, time
 from typing import TYPE_CHECKING, Any
 from wsgiref.handlers import format_date_time
 
+from gateway import forkguard, requesthooks
+from gateway.acceptor import Acceptor
 from gateway.accesslog import AccessLog
 from gateway.connection import Connection
-from gateway.errorlog import ErrorStream, reopen
+from gateway.errorlog import renew, show_crashes
 from gateway.handover import Handover
+from gateway.hooks import NO_HOOKS, Hooks, ServerView, WorkerView
+from gateway.interrupts import Abandoned
+from gateway.leaving import leave
 from gateway.loader import LoadError, load_from_settings
+from gateway.orders import Orders
 from gateway.poller import READ, make_poller
-from gateway.scoreboard import Board
-from gateway.service import Service
+from gateway.pool import Pool, Seats
+from gateway.scoreboard import IDLE, Board, Seat
 from gateway.settings import Settings
 from gateway.sockets import Listener
+from gateway.watchdog import Watchdog
 from protocols.http1 import Http1Codec
 from protocols.model import Codec
 
 if TYPE_CHECKING:
-    from gateway.hooks import Hooks
+    from gateway.wsgi import Exchange
 
 #: Exit codes of a worker.
 EXIT_OK = 0
 EXIT_LOAD = 3
+EXIT_BROKEN = 4
 
 #: What a worker tells its manager, a line each; after FAILED comes a text up to the end.
 READY = b"ready\n"
@@ -51,18 +59,15 @@ FAILED = b"failed\n"
 #: At most this long between two looks at the deadlines, seconds.
 _TICK = 1.0
 
-#: How long an idle connection may stay when the whole service stops, seconds.
-_IDLE_AT_STOP = 1.0
-
 #: A kept FastCGI connection that no other worker took is closed this long
 #: before the time of a retiring worker is up, seconds.
 _LAST_CALL = 2.0
 
-#: How long accepting rests when descriptors run out, seconds.
-_ACCEPT_REST = 1.0
+_MOST_REASON = 200
 
-#: Connections accepted in one turn: all that wait if there is no other worker.
-_ACCEPT_ALONE = 64
+
+class _DescriptorsClosedError(Exception):
+    """The application has closed what is not its own."""
 
 
 class Worker:
@@ -77,116 +82,148 @@ class Worker:
         access: AccessLog | None,
         handover: Handover,
         board: Board,
-        hooks: Hooks | None,
+        hooks: Hooks = NO_HOOKS,
         application: Callable[..., Any] | None = None,
-        number: int = 0,
+        view: WorkerView | None = None,
     ) -> None:
-        """``application``: loaded already.  ``number``: workers count from 1, for the hooks."""
+        """``application`` is given if it is loaded already; ``view`` is what hooks are shown."""
         self.settings = settings
-        self.board = board
-        self.hooks = hooks
-        self.number = number
         self.log = log
         self.access = access
+        self.board = board
+        self.hooks = hooks
+        self.view = view or WorkerView(os.getpid(), log, settings, 0)
+        where = [str(listener) for listener in listeners]
+        self.server_view = ServerView(os.getppid(), log, settings, where)
         self.application: Callable[..., Any] = application or _no_application
         self._is_loaded = application is not None
+        #: Called with each request that is over and the seconds it took, if not None.
+        self.after_request: Callable[[Exchange, float], None] | None = None
+        if access is not None:
+            self.after_request = access.log
         self.serial = count(1)
+        #: The request with which the worker has served ``max_requests``; 0: there is none.
+        self.last_serial = 0
+        if settings.max_requests:
+            jitter = random.randint(0, settings.max_requests_jitter)  # noqa: S311 - no secret
+            self.last_serial = settings.max_requests + jitter
         self.retiring = False
+        self.stopping = False
+        self.stop_now = False
+        #: When a retiring worker has to be gone, and its idle connections may go (monotonic).
+        self.deadline = 0.0
+        self.idle_until = 0.0
+        self.orders = Orders(self)
+        #: Held from the moment that somebody has begun to end the process.
+        self.leaving = threading.Lock()
+        #: Whether this process is a child that the application forked.
+        self.is_fork = False
+        #: When the loop last came back from waiting (monotonic).
         self.now = monotonic()
         self.poller = make_poller(settings.poller)
+        self.connections: dict[int, Connection] = {}
+        self.seats = Seats(board)
+        self.pool = Pool(self, self.seats) if settings.threads > 1 else None
         #: Connections with something to do, or None where the loop does it all.
-        self.queue: SimpleQueue[Connection] | None = SimpleQueue() if settings.threads > 1 else None
-        self._listeners = {listener.sock.fileno(): listener for listener in listeners}
-        self._pipe = pipe
+        self.queue: SimpleQueue[Connection] | None = None
+        if self.pool is not None:
+            self.queue = self.pool.queue
+        #: Where the loop sits, if it runs the application.
+        self.seat: Seat = self._own_seat()
+        self.acceptor = Acceptor(self, listeners, handover)
         self._handover = handover
-        self._connections: dict[int, Connection] = {}
+        self._pipe = pipe
         self._handed_back: deque[Connection] = deque()
-        self._services: dict[int, Service] = {}
-        self._queue_size = settings.queue_size or 2 * settings.threads
-        self._accepting = False
-        self._accept_after = 0.0
-        self._accept_at_once = 1
-        self._accept_most = _ACCEPT_ALONE if settings.workers == 1 else 1
-        self._stopping = False
-        self._stop_now = False
-        self._deadline = 0.0
-        self._idle_until = 0.0
         self._second = 0
-        self._wake_reader, self._wake_writer = socket.socketpair()
-        self._wake_reader.setblocking(False)
-        self._wake_writer.setblocking(False)
-        self._main_thread = threading.get_ident()
+        self._asked = False
+        self._loop_thread = threading.get_ident()
+
+    def _own_seat(self) -> Seat:
+        seat = self.seats.take() if self.pool is None else self.board.seat(0)
+        assert seat is not None
+        seat.ident = threading.get_ident()
+        return seat
 
     # Life
 
     def run(self) -> int:
         """Load the application, serve, and return the exit code."""
         try:
-            if not self._is_loaded:
-                self.application = load_from_settings(self.settings)
+            self._prepare()
         except BaseException as error:  # noqa: BLE001 - SystemExit in user code too
             text = str(error) if isinstance(error, LoadError) else traceback.format_exc()
             with suppress(OSError):
                 self._pipe.sendall(FAILED + text.encode("utf-8", "backslashreplace"))
             return EXIT_LOAD
-        errors = ErrorStream(self.log)
-        for number in self._listeners:
-            protocol = self._listeners[number].protocol
-            self._services[number] = Service(protocol, self.settings, errors, number)
-        self.poller.register(self._wake_reader.fileno(), READ)
-        self.poller.register(self._pipe.fileno(), READ)
-        self._start_pool()
-        self._set_accepting(True)
         with suppress(OSError):
             self._pipe.sendall(READY)
-        self._loop()
-        self._leave()
+        try:
+            return self._serve()
+        except Abandoned:
+            # Another thread runs the loop and will end the process.
+            while True:
+                threading.Event().wait()
+
+    def _prepare(self) -> None:
+        if not self._is_loaded:
+            self.application = load_from_settings(self.settings)
+        requesthooks.install(self)
+        self.hooks.call("post_worker_init", self.view)
+        if self.hooks.call("ready", self.view) is False:
+            raise LoadError("the hook ready returned False")
+        forkguard.guard(self)
+        show_crashes(self.log)
+        self.poller.register(self.orders.fileno(), READ)
+        self.poller.register(self._pipe.fileno(), READ)
+        if self.pool is not None:
+            self.pool.start()
+        self.acceptor.set_accepting(True)
+        self.now = monotonic()
+        Watchdog(self).start()
+
+    def _serve(self) -> int:
+        try:
+            self._loop()
+        except _DescriptorsClosedError:
+            self.lost_descriptors()
+        leave(self)
         return EXIT_OK
+
+    def lost_descriptors(self) -> None:
+        """End here: there is nothing left to serve on.  Does not return."""
+        if self.leaving.acquire(blocking=False):
+            renew(self.log)
+            self.log.critical(
+                "the application has closed the server's descriptors (os.closerange?): "
+                "this worker cannot go on"
+            )
+            logging.shutdown()
+            os._exit(EXIT_BROKEN)
+        threading.Event().wait()
+
+    def let_go(self) -> None:
+        """In a child that the application forked: close what is the worker's.
+
+        Nothing is said to anybody.  The objects stay as they are; nobody uses
+        them in the child.
+        """
+        numbers = [
+            *self.acceptor.numbers(),
+            *self._handover.numbers,
+            *self.orders.numbers,
+            *self.connections,
+            self._pipe.fileno(),
+        ]
+        for number in numbers:
+            with suppress(OSError):
+                os.close(number)
+        self.poller.close()
+
+    # Retiring; see orders.py
 
     def take_signals(self) -> None:
         """Replace the manager's handlers; before that, signals are blocked."""
-        signal.set_wakeup_fd(self._wake_writer.fileno(), warn_on_full_buffer=False)
-        signal.signal(signal.SIGTERM, self._on_term)
-        signal.signal(signal.SIGINT, self._on_quit)
-        signal.signal(signal.SIGQUIT, self._on_quit)
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)
-        signal.signal(signal.SIGUSR1, self._on_usr1)
-        signal.signal(signal.SIGUSR2, self._on_usr2)
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        for name in (signal.SIGTTIN, signal.SIGTTOU, signal.SIGWINCH, signal.SIGPIPE):
-            signal.signal(name, signal.SIG_IGN)
-
-    def _on_term(self, *_: object) -> None:
-        self._retire(stopping=True)
-
-    def _on_usr2(self, *_: object) -> None:
-        """The manager's word that a successor is ready."""
-        self._retire(stopping=False)
-
-    def _on_quit(self, *_: object) -> None:
-        self._stop_now = True
-
-    def _on_usr1(self, *_: object) -> None:
-        reopen(self.log)
-        if self.access is not None:
-            try:
-                self.access.reopen()
-            except OSError as error:
-                self.log.error("the access log cannot be reopened: %s", error)
-
-    def _retire(self, *, stopping: bool) -> None:
-        """Answer what there is and leave.
-
-        When the service goes on in other workers, a kept connection may wait
-        for its last answer as long as ``graceful_timeout`` lets it.
-        """
-        if self._stopping:
-            return
-        now = monotonic()
-        self._deadline = self._deadline or now + self.settings.graceful_timeout
-        self._stopping = stopping
-        self._idle_until = now + _IDLE_AT_STOP if stopping else self._deadline
-        self.retiring = True  # last: threads read the others once they see it
+        self.orders.take_signals()
 
     def is_last_answer(self, codec: Codec) -> bool:
         """Whether an answer of a retiring worker ends its connection.
@@ -194,26 +231,75 @@ class Worker:
         HTTP says so in the answer.  FastCGI cannot; its connections go to
         another worker instead, while there is one.
         """
-        return codec.origin or self._stopping or self.now >= self._deadline - _LAST_CALL
+        return codec.origin or self.stopping or self.now >= self.deadline - _LAST_CALL
 
     def give_away(self, connection: Connection) -> bool:
         """Hand an idle connection to another worker; False if it has to stay."""
-        return not self._stopping and self._handover.give(
-            connection.service.listener, connection.number
-        )
+        return not self.stopping and self.acceptor.give(connection)
 
     def may_drop_idle(self, now: float) -> bool:
         """Whether an idle connection is to be closed before its time."""
-        return self.retiring and now >= self._idle_until
+        return self.retiring and now >= self.idle_until
+
+    # Being replaced
+
+    def wear_out(self) -> None:
+        """The request that begins is the last but for those until a successor is there."""
+        self.ask_for_successor(f"max_requests reached: {self.last_serial}")
+
+    def ask_for_successor(self, reason: str) -> None:
+        """Tell the manager, once; serve until it says otherwise.  From any thread."""
+        if self._asked:
+            return
+        self._asked = True
+        text = "".join(char if char.isprintable() else "?" for char in reason[:_MOST_REASON])
+        with suppress(OSError):
+            self._pipe.sendall(b"replace %b\n" % text.encode("utf-8", "backslashreplace"))
+
+    def replace_thread(self, exchange: Exchange) -> None:
+        """The thread of ``exchange`` is stuck: have another serve in its place."""
+        environ = exchange.request.environ
+        method, uri = environ.get("REQUEST_METHOD", "-"), environ.get("REQUEST_URI", "-")
+        self.ask_for_successor(f"a request is stuck: {method} {uri}")
+        if self.pool is not None:
+            self.pool.gave_up()
+            return
+        seat = self.seats.take()
+        try:
+            if seat is None:
+                raise RuntimeError("no seat is left")  # noqa: TRY301 - one way out
+            threading.Thread(target=self._go_on, args=(seat,), daemon=True).start()
+        except RuntimeError as error:
+            self.log.critical("nobody can take over from a stuck thread: %s", error)
+            logging.shutdown()
+            os._exit(EXIT_BROKEN)
+
+    def _go_on(self, seat: Seat) -> None:
+        """Run the loop in place of a thread that is stuck in the application."""
+        code = 1
+        try:
+            seat.ident = self._loop_thread = threading.get_ident()
+            self.seat = seat
+            code = self._serve()
+        except Abandoned:
+            self.seats.leave(seat)
+            return
+        except BaseException:
+            self.log.critical("a worker failed", exc_info=True)
+        os._exit(code)
 
     # The loop
 
     def _loop(self) -> None:
         poll = self.poller.poll
-        connections = self._connections
+        connections = self.connections
+        acceptor = self.acceptor
         next_sweep = monotonic() + _TICK
-        while not self._stop_now:
-            events = poll(0 if self._handed_back else _TICK)
+        while not self.stop_now:
+            try:
+                events = poll(0 if self._handed_back else _TICK)
+            except (OSError, ValueError):
+                raise _DescriptorsClosedError from None
             self.now = now = monotonic()
             wall = int(time())
             if wall != self._second:
@@ -224,21 +310,21 @@ class Worker:
                 self._excuse(events)
             while self._handed_back:
                 connection = self._handed_back.popleft()
-                self._guarded(connection, connection.settle)
-            if not self._accepting or self.retiring:
-                self._review_accepting(now)
-            if now >= next_sweep or self._stopping:
+                self.guarded(connection, connection.settle)
+            if not acceptor.accepting or self.retiring:
+                acceptor.review(now)
+            if now >= next_sweep or self.stopping:
                 next_sweep = now + _TICK
                 self._sweep(now)
-            if self.retiring and (not connections or now >= self._deadline):
+            if self.retiring and (not connections or now >= self.deadline):
                 break
 
     def _sweep(self, now: float) -> None:
-        for connection in list(self._connections.values()):
-            self._guarded(connection, partial(connection.sweep, now))
+        for connection in list(self.connections.values()):
+            self.guarded(connection, partial(connection.sweep, now))
 
     def _handle(self, events: list[tuple[int, int]]) -> None:
-        connections = self._connections
+        connections = self.connections
         for number, mask in events:
             connection = connections.get(number)
             if connection is None:
@@ -252,7 +338,8 @@ class Worker:
             except Exception:  # noqa: BLE001 - logged there
                 self._fault(connection)
 
-    def _guarded(self, connection: Connection, step: Callable[[], None]) -> None:
+    def guarded(self, connection: Connection, step: Callable[[], None]) -> None:
+        """Take a step of a connection; a fault of ours ends that and nothing else."""
         try:
             step()
         except Exception:  # noqa: BLE001 - logged there
@@ -260,8 +347,13 @@ class Worker:
 
     def _fault(self, connection: Connection) -> None:
         """A fault of ours ends the connection that it met, not the worker."""
+        if not self.orders.are_open():
+            raise _DescriptorsClosedError
         fault = sys.exc_info()
         self.log.critical("%s: a fault of the server", connection.peer, exc_info=fault)
+        if self.pool is None:
+            self.seat.exchange = None
+            self.seat.end(IDLE)
         try:
             connection.lose()
         except Exception:
@@ -271,177 +363,31 @@ class Worker:
         """An application held the loop: its connections were not idle meanwhile."""
         self.now = monotonic()
         for number, _ in events:
-            connection = self._connections.get(number)
+            connection = self.connections.get(number)
             if connection is not None:
                 connection.since = self.now
 
     def _other_event(self, number: int) -> None:
-        if number in self._listeners:
-            self._accept(number)
-        elif number == self._handover.fileno():
-            self._take_over()
-        elif number == self._wake_reader.fileno():
-            with suppress(BlockingIOError):
-                self._wake_reader.recv(4096)
+        if self.acceptor.event(number):
+            return
+        if number == self.orders.fileno():
+            self.orders.read()
         elif number == self._pipe.fileno():
-            # Only the end of the manager is heard here: finish and leave.
+            # Only the end of the manager is heard here.
             self.poller.unregister(number)
-            self.log.warning("the manager is gone: leaving")
-            self._retire(stopping=True)
+            self.orders.manager_is_gone()
 
     def hand_back(self, connection: Connection) -> None:
         """Have the loop look at a connection; from any thread."""
         self._handed_back.append(connection)
-        if threading.get_ident() != self._main_thread:
-            self.wake()
-
-    def wake(self) -> None:
-        """End the loop's wait."""
-        with suppress(BlockingIOError):  # full: it is awake already
-            self._wake_writer.send(b"\0")
+        if threading.get_ident() != self._loop_thread:
+            self.orders.wake()
 
     def forget(self, connection: Connection) -> None:
         """A connection closes."""
         if connection.interest != -1:
             self.poller.unregister(connection.number)
-        del self._connections[connection.number]
-
-    # Accepting
-
-    def _has_room(self) -> bool:
-        if len(self._connections) >= self.settings.worker_connections:
-            return False
-        return self.queue is None or self.queue.qsize() < self._queue_size
-
-    def _review_accepting(self, now: float) -> None:
-        if self.retiring:
-            if self._listeners:
-                self._stop_listening()
-        elif now >= self._accept_after and self._has_room():
-            self._set_accepting(True)
-
-    def _set_accepting(self, on: bool) -> None:
-        if on != self._accepting:
-            self._accepting = on
-            for number in (*self._listeners, self._handover.fileno()):
-                if on:
-                    self.poller.register_listener(number)
-                else:
-                    self.poller.unregister(number)
-
-    def _stop_listening(self) -> None:
-        """Accept what the kernel has already greeted, then close our copies.
-
-        While other workers go on, the backlog is theirs.
-        """
-        if self._stopping:
-            for number in self._listeners:
-                self._accept_at_once = self.settings.backlog
-                self._accept(number)
-            while self._take_over():
-                pass
-        self._set_accepting(False)
-        for listener in self._listeners.values():
-            listener.close(unlink=False)
-        self._listeners.clear()
-
-    def _accept(self, number: int) -> None:
-        """Accept as many as waited last time, twice as many if all of those came."""
-        listener = self._listeners[number]
-        for _ in range(self._accept_at_once):
-            if not self.retiring and not self._has_room():
-                self._set_accepting(False)
-                return
-            try:
-                sock, address = listener.accept()
-            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
-                self._accept_at_once = 1
-                return
-            except OSError as error:
-                # Out of descriptors or memory: the connection stays in the
-                # backlog; trying again at once would spin.
-                self.log.error("cannot accept on %s: %s", listener, error)
-                self._accept_after = self.now + _ACCEPT_REST
-                self._set_accepting(False)
-                return
-            connection = self._connection(listener, sock, address)
-            self._guarded(connection, connection.open)
-        self._accept_at_once = min(self._accept_at_once * 2, self._accept_most)
-
-    def _take_over(self) -> bool:
-        """Go on with a connection of a worker that retires; False if there is none."""
-        taken = self._handover.take()
-        if taken is None:
-            return False
-        number, sock, address = taken
-        connection = self._connection(self._listeners[number], sock, address)
-        self._guarded(connection, connection.resume)
-        return True
-
-    def _connection(self, listener: Listener, sock: socket.SocketType, address: Any) -> Connection:
-        service = self._services[listener.sock.fileno()]
-        base = service.base
-        peer = service.peer if listener.is_unix else f"{address[0]}:{address[1]}"
-        if service.codec_class.origin:
-            base = base | _addresses(sock, listener.is_unix, address)
-        connection = Connection(self, service, sock, peer, base)
-        self._connections[connection.number] = connection
-        return connection
-
-    # The pool
-
-    def _start_pool(self) -> None:
-        if self.queue is None:
-            return
-        for number in range(self.settings.threads):
-            threading.Thread(target=self._serve, name=f"gateway-{number}", daemon=True).start()
-
-    def _serve(self) -> None:
-        queue = self.queue
-        assert queue is not None
-        while True:
-            connection = queue.get()
-            try:
-                connection.work()
-            except Exception:
-                # A fault of ours: without this line the thread would be lost.
-                self.log.critical("a fault of the server", exc_info=True)
-                connection.lose_from_thread()
-            if not self._accepting and queue.qsize() < self._queue_size:
-                self.wake()
-
-    def _leave(self) -> None:
-        """Close what is left, run what the application registered, and be gone.
-
-        ``os._exit`` follows: a thread that the application left behind must not
-        keep a worker that has nothing more to do.
-        """
-        left = list(self._connections.values())
-        for connection in left:
-            if connection.active and not self._stop_now:
-                self.log.error(
-                    "%s: cut off after graceful_timeout, %d requests unanswered",
-                    connection.peer,
-                    connection.active,
-                )
-        atexit._run_exitfuncs()  # noqa: SLF001 - the only way to run them before os._exit
-        with suppress(OSError, ValueError):
-            sys.stdout.flush()
-            sys.stderr.flush()
-        logging.shutdown()
-
-
-def _addresses(sock: socket.SocketType, is_unix: bool, address: Any) -> dict[str, str]:
-    """SERVER_* and REMOTE_* of a connection (RFC 3875 section 4.1)."""
-    if is_unix:
-        return {"SERVER_NAME": "localhost", "SERVER_PORT": "80", "REMOTE_ADDR": ""}
-    local = sock.getsockname()
-    return {
-        "SERVER_NAME": local[0],
-        "SERVER_PORT": str(local[1]),
-        "REMOTE_ADDR": address[0],
-        "REMOTE_PORT": str(address[1]),
-    }
+        del self.connections[connection.number]
 
 
 def _no_application(*_: object) -> Any:

@@ -3,77 +3,28 @@
 from __future__ import annotations
 
 import os
-import stat
 import sys
-from collections.abc import Callable, Iterable, Iterator
-from io import BufferedRandom, BufferedReader, BytesIO, FileIO
-from tempfile import _TemporaryFileWrapper
-from time import perf_counter
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from io import BytesIO
+from threading import get_ident
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
+from gateway.answer import ABANDONED, Answer, ApplicationError
 from gateway.channel import ClientDisconnected
 from gateway.environ import BadVariables
-from gateway.output import FileRange
+from gateway.filewrapper import FileWrapper
+from gateway.interrupts import Abandoned, RequestTimeout, withdraw
+from gateway.scoreboard import BUSY, IDLE, Seat
 from protocols.headers import encode_fields, status_code
-from protocols.model import UNKNOWN, Request
 
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from gateway.connection import Connection
-
     ExcInfo = tuple[type[BaseException], BaseException, TracebackType]
 
-_BLOCK_SIZE = 1 << 18
-
-
-class ApplicationError(Exception):
-    """The application broke PEP 3333; the message says how."""
-
-
-class FileWrapper:
-    """``wsgi.file_wrapper``: sent with sendfile where that is possible."""
-
-    def __init__(self, filelike: Any, block_size: int = _BLOCK_SIZE) -> None:
-        self.filelike = filelike
-        self.block_size = block_size
-        self.left = UNKNOWN
-        if hasattr(filelike, "close"):
-            self.close = filelike.close
-
-    def __iter__(self) -> Iterator[bytes]:
-        return self
-
-    def __next__(self) -> bytes:
-        data: bytes = self.filelike.read(self.block_size) if self.left else b""
-        if self.left != UNKNOWN:
-            data = data[: self.left]
-            self.left -= len(data)
-        if not data:
-            raise StopIteration
-        return data
-
-    def file_range(self) -> FileRange | None:
-        """What is left of a regular file, or None if it is none.
-
-        Only Python's own binary files: others may have a descriptor too, but
-        what they read is not what it holds (gzip).
-        """
-        file = self.filelike
-        if type(file) is _TemporaryFileWrapper:
-            file = file.file
-        raw = file.raw if type(file) in (BufferedReader, BufferedRandom) else file
-        if type(raw) is not FileIO:
-            return None
-        try:
-            number = file.fileno()
-            info = os.fstat(number)
-            if not stat.S_ISREG(info.st_mode):
-                return None
-            offset = file.tell()
-        except (AttributeError, OSError, ValueError):
-            return None
-        return FileRange(number, offset, max(0, info.st_size - offset))
+_END = object()
 
 
 class _Buffered:
@@ -96,53 +47,49 @@ class _Buffered:
         self._stream.flush()
 
 
-class Exchange:
-    """One request and its answer."""
+class Exchange(Answer):
+    """One request in the application.
 
-    __slots__ = (
-        "announced",
-        "codec",
-        "connection",
-        "deferred",
-        "errors",
-        "headers",
-        "iterable",
-        "request",
-        "sent",
-        "serial",
-        "started",
-        "status",
-        "worker",
-    )
+    Rules by which the watchdog may end it from outside:
 
-    def __init__(self, connection: Connection, request: Request) -> None:
-        self.connection = connection
-        self.codec = connection.codec
-        self.worker = connection.worker
-        self.request: Request = request
-        self.status: str | None = None
-        self.headers: list[tuple[str, str]] = []
-        self.announced = UNKNOWN  # by the application, in Content-Length
-        self.iterable: Any = None
-        self.started = False  # the head is out
-        self.deferred = False  # the loop sends a file and then finishes
-        self.sent: int = 0
-        self.serial = next(connection.worker.serial)
-        self.errors: _Buffered | None = None
+    * ``in_app`` is true while the thread is in the application's code: the
+      application itself, its iterable, its ``close`` and the hooks of a request.
+      Nothing of the server's that matters happens while it is true.
+    * Whenever the application gives control back, the thread first clears
+      ``in_app`` and then looks at ``expired``; if that is set, ``_settle`` ends the
+      request there and then.
+    * The watchdog sets ``expired`` first, and later, holding ``seat.lock`` and only
+      if ``in_app`` is true, sets the exception: once a request.
+    """
 
-    def run(self) -> None:
-        """Call the application and send its answer; nothing that it raises escapes."""
-        access = self.worker.access
-        begun = perf_counter() if access is not None else 0.0
-        request = self.request
-        body: Any = request.environ["wsgi.input"]
+    __slots__ = ("logged", "seat", "view")
+
+    seat: Seat
+    #: What the hooks of a request are shown, where there are hooks.
+    view: Any
+    #: Set by those hooks: the access log has its line.
+    logged: bool
+
+    def run(self, seat: Seat) -> None:
+        """Call the application and send its answer; nothing that it raises escapes.
+
+        Raises Abandoned if the server has answered meanwhile.
+        """
+        worker = self.worker
+        self.seat = seat
+        self.clock = begun = monotonic()
+        if self.serial == worker.last_serial:
+            worker.wear_out()
+        body: Any = self.request.environ["wsgi.input"]
         try:
-            self._call()
+            self._call(seat)
         except ClientDisconnected as error:
             self._disconnected(error)
         except BadVariables as error:
-            self.worker.log.warning("%s: %s", self.connection.peer, error)
+            worker.log.warning("%s: %s", self.connection.peer, error)
             self._answer("400 Bad Request", f"{error}\n".encode("latin-1", "replace"))
+        except RequestTimeout:
+            self._timed_out()
         except BaseException:  # noqa: BLE001 - SystemExit too ends this request and nothing else
             self._failed()
         finally:
@@ -150,22 +97,41 @@ class Exchange:
                 self._close_iterable()
             if type(body) is not BytesIO:
                 body.close()
-        if access is not None:
-            access.log(self, perf_counter() - begun)
+        if self.expired:
+            self.check_abandoned()
+        after = worker.after_request
+        if after is not None:
+            after(self, monotonic() - begun)
+        seat.exchange = None
+        seat.end(IDLE)
 
-    def _call(self) -> None:
+    def _call(self, seat: Seat) -> None:
         connection = self.connection
         environ: dict[str, Any] = self.request.environ
         environ.update(connection.base)
         normalise = connection.service.normalise
         if normalise is not None:
             normalise(environ)
-        environ["RAW_URI"] = environ["REQUEST_URI"]
+        environ["RAW_URI"] = uri = environ["REQUEST_URI"]
         if self.request.aborted:
             raise ClientDisconnected("aborted before it ran")
+        seat.exchange = self
+        # As scoreboard.describe: the call itself would cost as much again.
+        text = (
+            f"{environ['REQUEST_METHOD']}\0{environ['SERVER_PROTOCOL']}\0"
+            f"{environ.get('REMOTE_ADDR', '')}\0{connection.label}\0{uri}"
+        )
+        seat.begin(self.serial, self.clock, text.encode(), BUSY)
         if connection.settings.fastcgi_stderr:
-            self.errors = environ["wsgi.errors"] = _Buffered(environ["wsgi.errors"])
-        result = self.worker.application(environ, self.start_response)
+            buffered = environ["wsgi.errors"] = _Buffered(environ["wsgi.errors"])
+            self.errors = buffered.parts
+        self.in_app = True
+        try:
+            result = self.worker.application(environ, self.start_response)
+        finally:
+            self.in_app = False
+            if self.expired:
+                self._settle()
         kind = type(result)
         if (kind is list or kind is tuple) and not self.started:
             self._send_whole(result[0] if len(result) == 1 else b"".join(result))
@@ -178,6 +144,16 @@ class Exchange:
             result.left = self.request.remaining if self.started else self.announced
         self._send_pieces(result)
 
+    def in_application(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Call what is the application's.  Raises what that raises, or RequestTimeout."""
+        self.in_app = True
+        try:
+            return function(*arguments)
+        finally:
+            self.in_app = False
+            if self.expired:
+                self._settle()
+
     # What the application calls
 
     def start_response(
@@ -186,7 +162,11 @@ class Exchange:
         headers: list[tuple[str, str]],
         exc_info: ExcInfo | None = None,
     ) -> Callable[[bytes], None]:
-        """Take the head (PEP 3333); what is wrong with it is raised here."""
+        """Take the head (PEP 3333); what is wrong with it is raised here.
+
+        It sends nothing and touches this request alone, so it counts as the
+        application's code: an interruption in it does no harm.
+        """
         if exc_info is not None:
             try:
                 if self.started:
@@ -207,34 +187,36 @@ class Exchange:
         """Send at once (PEP 3333, the ``write`` callable)."""
         if not isinstance(data, bytes):
             raise TypeError(f"write() takes bytes, not {type(data).__name__}")
-        if data and self._send(data):
-            self._too_long()
-            raise ApplicationError("write() of more than Content-Length announced")
-
-    # Sending
-
-    def _send_whole(self, data: bytes) -> None:
-        """A body that is whole: one head with its length, one send."""
-        status = self._checked_status()
-        if not isinstance(data, bytes):
-            raise TypeError(f"the application must yield bytes, not {type(data).__name__}")
-        request = self.request
-        declared = self.announced
-        if self.errors is not None or not (
-            declared == UNKNOWN or declared == len(data) or request.head_only
-        ):
-            if data and self._send(data, len(data)):
+        if get_ident() != self.seat.ident:
+            # ``in_app`` speaks of the thread in the seat, which may be anywhere.
+            raise ApplicationError("write() belongs to the thread that called the application")
+        self.in_app = False
+        try:
+            if self.expired:
+                self._settle()
+            if self.seat.exchange is not self:
+                raise ApplicationError("write() after the end of the request")
+            if data and self._send(data):
                 self._too_long()
-            self._finish()
-            return
-        reply = self.codec.reply(request, status, self.headers, data)
-        self.started = True
-        self.sent = 0 if request.head_only else len(data)
-        self.connection.write(reply)
+                raise ApplicationError("write() of more than Content-Length announced")
+        finally:
+            self.in_app = True
+
+    # The end
 
     def _send_pieces(self, pieces: Iterable[bytes]) -> None:
         request = self.request
-        for piece in pieces:
+        iterator = self.in_application(iter, pieces)
+        while True:
+            self.in_app = True
+            try:
+                piece = next(iterator, _END)
+            finally:
+                self.in_app = False
+                if self.expired:
+                    self._settle()
+            if piece is _END:
+                break
             if not isinstance(piece, bytes):
                 raise TypeError(f"the application must yield bytes, not {type(piece).__name__}")
             if piece and self._send(piece):
@@ -246,90 +228,24 @@ class Exchange:
                 break
         self._finish()
 
-    def _send_file(self, wrapper: FileWrapper) -> bool:
-        """Let the loop send the file; False if it has to be iterated."""
-        request = self.request
-        if self.started or request.head_only or not self.codec.raw_body:
-            return False
-        piece = wrapper.file_range()
-        if piece is None:
-            return False
-        status = self._checked_status()
-        declared = self.announced
-        if declared > piece.count or not piece.count:
-            return False
-        if declared != UNKNOWN:
-            piece.count = declared
-        head = self.codec.head(request, status, self.headers, piece.count)
-        if request.head_only or request.chunked:  # a 304, say
-            self.started = True
-            self.connection.write(head + self.codec.end(request))
-            return True
-        self.started = True
-        self.sent = piece.count
-        self.deferred = True
-        piece.release = self._file_sent
-        request.ended = True
-        self.connection.write_file(head, piece)
-        return True
+    def _close_iterable(self) -> None:
+        """PEP 3333: close() once, whatever happened, after the answer is out."""
+        iterable, self.iterable = self.iterable, None
+        try:
+            if self.deferred:  # perhaps on the loop, while the thread in the seat finishes
+                _close(iterable)
+            else:
+                self.in_application(_close, iterable)
+        except RequestTimeout:
+            return  # the watchdog has said so
+        except BaseException:  # noqa: BLE001 - as for the application itself
+            self._log_error("close() of the answer failed", traceback=True)
+        if self.worker.is_fork:
+            self._leave_fork()
 
-    def _file_sent(self) -> None:
+    def file_sent(self) -> None:
         """The file is sent, or its client gone: its iterable can be closed."""
         self._close_iterable()
-
-    def _send(self, piece: bytes, length: int = UNKNOWN) -> bool:
-        """Send a piece, with the head before the first; True if it was too long and was cut."""
-        request = self.request
-        out = b""
-        if not self.started:
-            out = self.codec.head(request, self._checked_status(), self.headers, length)
-            self.started = True
-        owed = request.remaining
-        too_long = UNKNOWN != owed < len(piece) and not request.head_only
-        if too_long:
-            piece = piece[:owed]
-        out += self.codec.body(request, piece)
-        if not request.head_only:
-            self.sent += len(piece)
-        if out:
-            self.connection.write(out)
-        return too_long
-
-    def _finish(self) -> None:
-        """End the answer, or cut it if it is shorter than announced."""
-        request = self.request
-        out = b""
-        if not self.started:
-            out = self.codec.head(request, self._checked_status(), self.headers, 0)
-            self.started = True
-        if request.remaining > 0 and not request.head_only:
-            if out:
-                self.connection.write(out)
-            self._log_error(f"the answer is {request.remaining} bytes shorter than announced")
-            self.connection.cut(request)
-            return
-        if self.errors is not None and self.errors.parts:
-            out += self.codec.errors(request, "".join(self.errors.parts))
-        self.connection.write(out + self.codec.end(request))
-
-    def _checked_status(self) -> str:
-        if self.status is None:
-            raise ApplicationError("the application answered without calling start_response")
-        self._say_goodbye()
-        return self.status
-
-    def _say_goodbye(self) -> None:
-        """A worker that leaves says so in every head that it still sends."""
-        if self.worker.retiring and self.worker.is_last_answer(self.codec):
-            self.request.keep_alive = False
-
-    # Failing
-
-    def _too_long(self) -> None:
-        """RFC 9112 section 6.3: what follows would be taken for another answer."""
-        self._log_error("the answer is longer than its Content-Length")
-        self.request.keep_alive = False
-        self.connection.closing = True
 
     def _failed(self) -> None:
         if self.deferred:
@@ -342,50 +258,85 @@ class Exchange:
         else:
             self._answer("500 Internal Server Error", b"Internal Server Error\n")
 
-    def _answer(self, status: str, body: bytes) -> None:
-        self.status = status
-        self.headers = [("Content-Type", "text/plain; charset=utf-8")]
-        self._say_goodbye()
+    # Deadlines; see docs/decisions/0009-request-deadlines.md
+
+    def _settle(self) -> None:
+        """End the request where it comes back from the application too late.
+
+        Always raises RequestTimeout.  On the way the exception of the watchdog may
+        arrive: it ends the request just the same, and cannot come twice.
+        Afterwards none can come: ``in_app`` is false, and who sets it holds the lock.
+        """
+        if self.worker.is_fork:
+            self._leave_fork()
+        lock = self.seat.lock
         try:
-            reply = self.codec.reply(self.request, status, self.headers, body)
-            self.started = True
-            self.sent = len(body)
-            self.connection.write(reply)
-        except ClientDisconnected as error:
-            self._disconnected(error)
+            lock.acquire()
+            withdraw(self.seat.ident)
+        except RequestTimeout:
+            pass
+        with suppress(RuntimeError):  # the exception came before the lock was ours
+            lock.release()
+        raise RequestTimeout
 
-    def _disconnected(self, error: ClientDisconnected) -> None:
-        self.request.aborted = True
-        if self.codec.concurrent and not self.connection.gone:
-            # FastCGI section 5.4: an aborted request still ends with END_REQUEST.
-            try:
-                self.connection.write(self.codec.end(self.request))
-            except ClientDisconnected:
-                return
-        self.worker.log.debug("%s: %s", self.connection.peer, error)
+    def check_abandoned(self) -> None:
+        """Raise Abandoned if the server has answered in the application's place."""
+        with self.seat.lock:
+            if self.expired == ABANDONED:
+                raise Abandoned
 
-    def _close_iterable(self) -> None:
-        """PEP 3333: close() once, whatever happened, after the answer is out."""
-        iterable, self.iterable = self.iterable, None
+    def _timed_out(self) -> None:
         try:
-            close = getattr(iterable, "close", None)
-            if close is not None:
-                close()
-        except BaseException:  # noqa: BLE001 - as for the application itself
-            self._log_error("close() of the answer failed", traceback=True)
+            self.check_abandoned()
+        except Abandoned:
+            return  # raised again at the end
+        self._give_up(wait=True)
 
-    def identity(self) -> str:
-        """The request's id, as the logs give it."""
-        return f"{os.getpid()}-{self.serial}"
+    def _give_up(self, *, wait: bool) -> None:
+        """Answer that there is no answer, or end the one that has begun."""
+        request = self.request
+        if self.deferred or request.ended:
+            return
+        if request.aborted:
+            self._disconnected(ClientDisconnected("aborted"))
+        elif self.started:
+            self.connection.cut(request)
+            request.aborted = True
+        else:
+            self._answer("504 Gateway Timeout", b"Gateway Timeout\n", wait=wait)
 
-    def _log_error(self, text: str, *, traceback: bool = False) -> None:
-        environ = self.request.environ
-        self.worker.log.error(
-            "[%s] %s %s from %s: %s",
-            self.identity(),
-            environ.get("REQUEST_METHOD", "-"),
-            environ.get("REQUEST_URI", "-"),
-            self.connection.peer,
-            text,
-            exc_info=sys.exc_info() if traceback else None,
-        )
+    def abandon(self) -> bool:
+        """Answer in place of an application that does not come back (the watchdog's thread).
+
+        False if it has come back.  Nothing here waits for the client.
+        """
+        seat = self.seat
+        with seat.lock:
+            if not self.in_app or seat.exchange is not self:
+                return False
+            self.expired = ABANDONED
+            seat.exchange = None
+            seat.end(IDLE)
+        self._give_up(wait=False)
+        access = self.worker.access
+        if access is not None and not getattr(self, "logged", False):
+            access.log(self, monotonic() - self.clock)
+        self.connection.abandoned(self.request)
+        return True
+
+    def _leave_fork(self) -> None:
+        """A child that the application forked has come back: it is not a server.
+
+        Nothing is sent, flushed or run: all that belongs to the parent.
+        """
+        error = sys.exc_info()[1]
+        code = 0 if error is None else 1
+        if isinstance(error, SystemExit):
+            code = error.code if isinstance(error.code, int) else int(error.code is not None)
+        os._exit(code & 0xFF)
+
+
+def _close(iterable: Any) -> None:
+    close = getattr(iterable, "close", None)
+    if close is not None:
+        close()

@@ -1,0 +1,154 @@
+"""Accepting connections: from the listening sockets, and from workers that retire."""
+
+from __future__ import annotations
+
+import socket
+from typing import TYPE_CHECKING, Any
+
+from gateway.connection import Connection
+from gateway.errorlog import ErrorStream
+from gateway.handover import Handover
+from gateway.service import Service, may_be_many
+from gateway.sockets import Listener
+
+if TYPE_CHECKING:
+    from gateway.worker import Worker
+
+#: How long accepting rests when descriptors run out, seconds.
+_REST = 1.0
+
+#: Connections accepted in one turn: all that wait if there is no other worker.
+_MOST_ALONE = 64
+
+
+class Acceptor:
+    """Opens connections while there is room for them; on the loop's thread only."""
+
+    def __init__(self, worker: Worker, listeners: list[Listener], handover: Handover) -> None:
+        self._worker = worker
+        self._handover = handover
+        self.listeners = {listener.sock.fileno(): listener for listener in listeners}
+        errors = ErrorStream(worker.log)
+        self._services = {
+            number: Service(listener.protocol, worker.settings, errors, number)
+            for number, listener in self.listeners.items()
+        }
+        self.accepting = False
+        self._not_before = 0.0
+        self._at_once = 1
+        self._most = 1 if may_be_many(worker.settings) else _MOST_ALONE
+
+    def numbers(self) -> list[int]:
+        """The descriptors that it waits on."""
+        return [*self.listeners, self._handover.fileno()]
+
+    def event(self, number: int) -> bool:
+        """Something waits at a descriptor; False if that is none of these."""
+        if number in self.listeners:
+            self._accept(number)
+        elif number == self._handover.fileno():
+            self._take_over()
+        else:
+            return False
+        return True
+
+    def review(self, now: float) -> None:
+        """Accept again when there is room, and no more when the worker retires."""
+        if self._worker.retiring:
+            if self.listeners:
+                self._stop()
+        elif not self.accepting and now >= self._not_before and self._has_room():
+            self.set_accepting(True)
+
+    def set_accepting(self, on: bool) -> None:
+        if on != self.accepting:
+            self.accepting = on
+            poller = self._worker.poller
+            for number in self.numbers():
+                if on:
+                    poller.register_listener(number)
+                else:
+                    poller.unregister(number)
+
+    def give(self, connection: Connection) -> bool:
+        """Hand a connection to another worker; False if it has to stay."""
+        return self._handover.give(connection.service.listener, connection.number)
+
+    def _has_room(self) -> bool:
+        worker = self._worker
+        if len(worker.connections) >= worker.settings.worker_connections:
+            return False
+        return worker.pool is None or worker.pool.has_room()
+
+    def _stop(self) -> None:
+        """Accept what the kernel has already greeted, then close our copies.
+
+        While other workers go on, the backlog is theirs.
+        """
+        if self._worker.stopping:
+            for number in self.listeners:
+                self._at_once = self._worker.settings.backlog
+                self._accept(number)
+            while self._take_over():
+                pass
+        self.set_accepting(False)
+        for listener in self.listeners.values():
+            listener.close(unlink=False)
+        self.listeners.clear()
+
+    def _accept(self, number: int) -> None:
+        """Accept as many as waited last time, twice as many if all of those came."""
+        worker = self._worker
+        listener = self.listeners[number]
+        for _ in range(self._at_once):
+            if not worker.retiring and not self._has_room():
+                self.set_accepting(False)
+                return
+            try:
+                sock, address = listener.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                self._at_once = 1
+                return
+            except OSError as error:
+                # Out of descriptors or memory: the connection stays in the
+                # backlog; trying again at once would spin.
+                worker.log.error("cannot accept on %s: %s", listener, error)
+                self._not_before = worker.now + _REST
+                self.set_accepting(False)
+                return
+            connection = self._connection(listener, sock, address)
+            worker.guarded(connection, connection.open)
+        self._at_once = min(self._at_once * 2, self._most)
+
+    def _take_over(self) -> bool:
+        """Go on with a connection of a worker that retires; False if there is none."""
+        taken = self._handover.take()
+        if taken is None:
+            return False
+        number, sock, address = taken
+        connection = self._connection(self.listeners[number], sock, address)
+        self._worker.guarded(connection, connection.resume)
+        return True
+
+    def _connection(self, listener: Listener, sock: socket.SocketType, address: Any) -> Connection:
+        service = self._services[listener.sock.fileno()]
+        base = service.base
+        peer = service.peer if listener.is_unix else f"{address[0]}:{address[1]}"
+        if service.codec_class.origin:
+            base = base | _addresses(sock, listener.is_unix, address)
+        connection = Connection(self._worker, service, sock, peer, base)
+        self._worker.connections[connection.number] = connection
+        return connection
+
+
+def _addresses(sock: socket.SocketType, is_unix: bool, address: Any) -> dict[str, str]:
+    """SERVER_* and REMOTE_* of a connection (RFC 3875 section 4.1)."""
+    if is_unix:
+        return {"SERVER_NAME": "localhost", "SERVER_PORT": "80", "REMOTE_ADDR": ""}
+    local = sock.getsockname()
+    return {
+        "SERVER_NAME": local[0],
+        "SERVER_PORT": str(local[1]),
+        "REMOTE_ADDR": address[0],
+        "REMOTE_PORT": str(address[1]),
+    }

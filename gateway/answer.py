@@ -1,0 +1,228 @@
+"""An answer on its way out: head, pieces, end, and what is said when there is none."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING, Any
+
+from gateway.channel import ClientDisconnected
+from gateway.filewrapper import FileWrapper
+from gateway.scoreboard import LostRequest
+from protocols.model import UNKNOWN, Request
+
+if TYPE_CHECKING:
+    from gateway.connection import Connection
+    from gateway.worker import Worker
+
+
+#: What has become of a request's deadline.
+IN_TIME, EXPIRED, ABANDONED = 0, 1, 2
+
+
+class ApplicationError(Exception):
+    """The application broke PEP 3333; the message says how."""
+
+
+class Answer:
+    """The answer to one request.  What is here is the server's code only."""
+
+    __slots__ = (
+        "announced",
+        "clock",
+        "codec",
+        "connection",
+        "deferred",
+        "errors",
+        "expired",
+        "headers",
+        "in_app",
+        "iterable",
+        "request",
+        "sent",
+        "serial",
+        "started",
+        "status",
+        "worker",
+    )
+
+    #: Since when the application has had the request (monotonic); moved on by
+    #: the time in which it waited for a slow client.
+    clock: float
+
+    def __init__(self, connection: Connection, request: Request) -> None:
+        self.connection: Connection = connection
+        self.codec = connection.codec
+        self.worker: Worker = connection.worker
+        self.request: Request = request
+        self.status: str | None = None
+        self.headers: list[tuple[str, str]] = []
+        self.announced = UNKNOWN  # by the application, in Content-Length
+        self.started = False  # the head is out
+        self.deferred = False  # the loop sends a file and then finishes
+        self.sent: int = 0
+        # Of the exchange; here because a constructor of its own would cost a call more.
+        self.iterable: Any = None
+        self.in_app = False
+        self.expired = IN_TIME
+        self.serial = next(connection.worker.serial)
+        #: What the application wrote to wsgi.errors, if the front end gets it too.
+        self.errors: list[str] | None = None
+
+    def file_sent(self) -> None:
+        """The file is sent, or its client gone: its iterable can be closed."""
+        raise NotImplementedError
+
+    def _send_whole(self, data: bytes) -> None:
+        """A body that is whole: one head with its length, one send."""
+        status = self._checked_status()
+        if not isinstance(data, bytes):
+            raise TypeError(f"the application must yield bytes, not {type(data).__name__}")
+        request = self.request
+        declared = self.announced
+        if self.errors is not None or not (
+            declared == UNKNOWN or declared == len(data) or request.head_only
+        ):
+            if data and self._send(data, len(data)):
+                self._too_long()
+            self._finish()
+            return
+        reply = self.codec.reply(request, status, self.headers, data)
+        self.started = True
+        self.sent = 0 if request.head_only else len(data)
+        self.connection.write(reply)
+
+    def _send_file(self, wrapper: FileWrapper) -> bool:
+        """Let the loop send the file; False if it has to be iterated."""
+        request = self.request
+        if self.started or request.head_only or not self.codec.raw_body:
+            return False
+        piece = wrapper.file_range()
+        if piece is None:
+            return False
+        status = self._checked_status()
+        declared = self.announced
+        if declared > piece.count or not piece.count:
+            return False
+        if declared != UNKNOWN:
+            piece.count = declared
+        head = self.codec.head(request, status, self.headers, piece.count)
+        if request.head_only or request.chunked:  # a 304, say
+            self.started = True
+            self.connection.write(head + self.codec.end(request))
+            return True
+        self.started = True
+        self.sent = piece.count
+        self.deferred = True
+        piece.release = self.file_sent
+        request.ended = True
+        self.connection.write_file(head, piece)
+        return True
+
+    def _send(self, piece: bytes, length: int = UNKNOWN) -> bool:
+        """Send a piece, with the head before the first; True if it was too long and was cut."""
+        request = self.request
+        out = b""
+        if not self.started:
+            out = self.codec.head(request, self._checked_status(), self.headers, length)
+            self.started = True
+        owed = request.remaining
+        too_long = UNKNOWN != owed < len(piece) and not request.head_only
+        if too_long:
+            piece = piece[:owed]
+        out += self.codec.body(request, piece)
+        if not request.head_only:
+            self.sent += len(piece)
+        if out:
+            self.clock += self.connection.write(out)
+        return too_long
+
+    def _finish(self) -> None:
+        """End the answer, or cut it if it is shorter than announced."""
+        request = self.request
+        out = b""
+        if not self.started:
+            out = self.codec.head(request, self._checked_status(), self.headers, 0)
+            self.started = True
+        if request.remaining > 0 and not request.head_only:
+            if out:
+                self.connection.write(out)
+            self._log_error(f"the answer is {request.remaining} bytes shorter than announced")
+            self.connection.cut(request)
+            return
+        if self.errors:
+            out += self.codec.errors(request, "".join(self.errors))
+        self.connection.write(out + self.codec.end(request))
+
+    def _checked_status(self) -> str:
+        if self.status is None:
+            raise ApplicationError("the application answered without calling start_response")
+        self._say_goodbye()
+        return self.status
+
+    def _say_goodbye(self) -> None:
+        """A worker that leaves says so in every head that it still sends."""
+        if self.worker.retiring and self.worker.is_last_answer(self.codec):
+            self.request.keep_alive = False
+
+    # Failing
+
+    def _too_long(self) -> None:
+        """RFC 9112 section 6.3: what follows would be taken for another answer."""
+        self._log_error("the answer is longer than its Content-Length")
+        self.request.keep_alive = False
+        self.connection.closing = True
+
+    def _answer(self, status: str, body: bytes, *, wait: bool = True) -> None:
+        self.status = status
+        self.headers = [("Content-Type", "text/plain; charset=utf-8")]
+        self._say_goodbye()
+        try:
+            reply = self.codec.reply(self.request, status, self.headers, body)
+            self.started = True
+            self.sent = len(body)
+            self.connection.write(reply, wait=wait)
+        except ClientDisconnected as error:
+            self._disconnected(error)
+
+    def _disconnected(self, error: ClientDisconnected) -> None:
+        self.request.aborted = True
+        if self.codec.concurrent and not self.connection.gone:
+            # FastCGI section 5.4: an aborted request still ends with END_REQUEST.
+            try:
+                self.connection.write(self.codec.end(self.request))
+            except ClientDisconnected:
+                return
+        self.worker.log.debug("%s: %s", self.connection.peer, error)
+
+    # What the logs say
+
+    def identity(self) -> str:
+        """The request's id, as the logs give it."""
+        return f"{os.getpid()}-{self.serial}"
+
+    def title(self) -> str:
+        """Id, method, URI and peer, as the log gives them."""
+        environ = self.request.environ
+        method, uri = environ.get("REQUEST_METHOD", "-"), environ.get("REQUEST_URI", "-")
+        return f"[{self.identity()}] {method} {uri} from {self.connection.peer}"
+
+    def as_lost(self, now: float) -> LostRequest:
+        """What the log has of a request that gets no answer."""
+        get = self.request.environ.get
+        return LostRequest(
+            serial=self.serial,
+            started=self.clock,
+            age=now - self.clock,
+            method=str(get("REQUEST_METHOD", "-")),
+            uri=str(get("REQUEST_URI", "-")),
+            server_protocol=str(get("SERVER_PROTOCOL", "-")),
+            remote_addr=str(get("REMOTE_ADDR", "")),
+            peer=self.connection.peer,
+            protocol=self.connection.service.protocol,
+        )
+
+    def _log_error(self, text: str, *, traceback: bool = False) -> None:
+        self.worker.log.error(
+            "%s: %s", self.title(), text, exc_info=sys.exc_info() if traceback else None
+        )
