@@ -268,6 +268,133 @@ def test_serve_is_the_default_command(folder):
             assert server.stop() == 0
 
 
+# Options in the environment
+
+
+def test_options_in_the_environment(folder):
+    environ = {"GATEWAY_CMD_ARGS": "--threads 7 --backlog 7 'app:app'", "GATEWAY_THREADS": "5"}
+    found = shown(run("--backlog", "8", "--print-config", cwd=folder, env=environ).stdout)
+    assert found["wsgi_app"] == ("app:app", "GATEWAY_CMD_ARGS")
+    assert found["threads"] == ("7", "GATEWAY_CMD_ARGS")
+    assert found["backlog"] == ("8", "command line")
+    (folder / "other.toml").write_text("workers = 3\n")
+    environ = {"GATEWAY_CMD_ARGS": "-c other.toml"}
+    assert shown(run("--print-config", cwd=folder, env=environ).stdout)["workers"][0] == "3"
+    (folder / "third.toml").write_text("workers = 4\n")
+    words = ("-c", "third.toml", "--print-config")
+    assert shown(run(*words, cwd=folder, env=environ).stdout)["workers"][0] == "4"
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("--worker 2", "no such option '--worker'"),
+        ("--workers", "requires an argument"),
+        ("app 'quoted", "no closing quotation"),
+        ("--workers many", "workers is 'many' (from GATEWAY_CMD_ARGS)"),
+    ],
+)
+def test_wrong_options_in_the_environment(folder, text, reason):
+    done = run("app", "--print-config", cwd=folder, env={"GATEWAY_CMD_ARGS": text})
+    assert done.returncode == 2
+    assert reason in done.stderr
+    assert "GATEWAY_CMD_ARGS" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_short_options(folder):
+    words = "-b unix:a -w 2 -t 3 -p pid -u root -g root -m 027 -n shop -e A=1 -e B=2 --preload"
+    found = shown(run("app", *words.split(), "--print-config", cwd=folder).stdout)
+    expected = {
+        "bind": "unix:a",
+        "workers": "2",
+        "timeout": "3.0",
+        "pidfile": "pid",
+        "user": "root",
+        "group": "root",
+        "umask": "0027",
+        "proc_name": "shop",
+        "raw_env": "A=1,B=2",
+        "preload_app": "True",
+    }
+    assert {name: found[name][0] for name in expected} == expected
+    found = shown(run("app", "--no-preload-app", "--print-config", cwd=folder).stdout)
+    assert found["preload_app"] == ("False", "command line")
+
+
+# gateway reload
+
+
+def test_reload_waits_for_the_outcome(folder):
+    with started("app", "--bind", "unix:a.sock", "--pidfile", "pid", cwd=folder) as server:
+        for words, env in (
+            (("--pidfile", "pid"), {}),
+            (("-p", f"{folder}/pid"), {}),
+            (("--control-socket", "pid.ctl"), {}),
+            ((), {"GATEWAY_PIDFILE": "pid"}),
+        ):
+            done = run("reload", *words, cwd=folder, env=env)
+            assert (done.returncode, done.stderr) == (0, ""), done.stderr
+            assert done.stdout.startswith("reloaded: 1 worker")
+            assert "Traceback" not in server.log
+        good = (folder / "app.py").read_text()
+        (folder / "app.py").write_text("1 / 0\n")
+        done = run("reload", "--pidfile", "pid", cwd=folder)
+        assert (done.returncode, done.stdout) == (1, "")
+        assert "ZeroDivisionError" in done.stderr
+        (folder / "app.py").write_text(good)
+        assert run("reload", "--pidfile", "pid", cwd=folder).returncode == 0
+        assert server.stop() == 0
+
+
+def test_reload_of_a_gateway_with_a_control_socket_of_its_own(folder):
+    words = ("--bind", "unix:a.sock", "--control-socket", "own.ctl")
+    with started("app", *words, cwd=folder):
+        assert run("reload", "--control-socket", "own.ctl", cwd=folder).returncode == 0
+
+
+def test_reload_where_nobody_answers(folder):
+    done = run("reload", "--pidfile", "pid", cwd=folder)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "gateway: no gateway answers on pid.ctl: no such file or directory\n"
+
+
+def test_reload_that_takes_too_long(folder):
+    (folder / "slow.py").write_text(
+        "import os, time\nwhile os.path.exists('wait'): time.sleep(0.01)\n" + APP
+    )
+    with started("slow", "--bind", "unix:a.sock", "-p", "pid", cwd=folder) as server:
+        (folder / "wait").write_text("")
+        done = run("reload", "-p", "pid", "--timeout", "0.2", cwd=folder)
+        assert done.returncode == 1
+        assert done.stderr == "gateway: no outcome of reload within 0.2 seconds\n"
+        (folder / "wait").unlink()
+        server.wait_for_log("reloaded: 1 workers")
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ((), "name the running gateway with --pidfile or --control-socket"),
+        (("-p", "pid", "--timeout", "0"), "--timeout"),
+        (("-p", "pid", "more"), "unexpected extra argument"),
+    ],
+)
+def test_wrong_usage_of_reload(folder, words, expected):
+    done = run("reload", *words, cwd=folder)
+    assert done.returncode == 2
+    assert expected in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_help_of_reload(folder):
+    done = run("reload", "--help", cwd=folder)
+    assert done.returncode == 0
+    for name in ("--pidfile", "--control-socket", "--timeout"):
+        assert name in done.stdout
+    assert "gateway reload" in run("--help", cwd=folder).stdout
+
+
 # Applications
 
 PACKAGE = {
