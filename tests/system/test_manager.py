@@ -144,6 +144,7 @@ def test_dynamic_follows_the_load(serve, threads):
     for name, peer in zip(names, peers, strict=True):
         (server.folder / name).touch()
         assert peer.answer().status == 200
+        peer.close()  # kept, it would have its worker wait for one more request
     wait_for(lambda: len(workers_now(server)) == 1, "the idle workers leave")
     assert server.ask().status == 200
 
