@@ -134,13 +134,16 @@ def test_dynamic_follows_the_load(serve, threads):
         kinds=["tcp"],
     )
     assert len(workers_now(server)) == 1
-    # Each is one more than the workers before it can serve.
-    names = [f"n{number}" for number in range(2 * int(threads) + 1)]
-    peers = []
-    for name in names:
-        peers.append(begin(server, name))
-        wait_for((server.folder / f"{name}.started").exists, f"{name} runs")
-    assert len(workers_now(server)) == 3
+    # Each round is more than the workers before it can serve at once.
+    names, peers = [], []
+    for count in (2, 3):
+        while len(workers_now(server)) < count:
+            names.append(f"n{len(names)}")
+            peers.append(begin(server, names[-1]))
+            assert len(names) < 20, server.log
+            with suppress(AssertionError):
+                wait_for(lambda count=count: len(workers_now(server)) == count, "growth", 1.0)
+        server.wait_for_log(r"worker \d+ is ready", count)
     for name, peer in zip(names, peers, strict=True):
         (server.folder / name).touch()
         assert peer.answer().status == 200
