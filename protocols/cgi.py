@@ -1,4 +1,4 @@
-"""What the CGI family (FastCGI, SCGI) shares: variables in, a "Status:" head out.
+"""What the CGI family (FastCGI, SCGI, uwsgi, CGI) shares: variables in, a head out.
 
 Front ends send RFC 3875 meta-variables; this module turns the pairs into one
 dictionary, drops what concerns only the front end's own connection, and
@@ -86,12 +86,28 @@ def is_length(text: str) -> bool:
     return len(text) <= 19 and text.isascii() and text.isdigit()
 
 
+def is_cut_short(length: int, announced: str) -> bool:
+    """Whether the client announced more (HTTP_CONTENT_LENGTH) than the front end does.
+
+    The rest of the body would be lost silently.  A length of 0 is meant: a front
+    end that only asks for permission sends no body.
+    """
+    return is_length(announced) and 0 < length < int(announced)
+
+
 def refusal_head(status: str, reason: str) -> bytes:
     """A whole answer that refuses a request."""
     body = f"{status}: {reason}\n"
     return (
         f"Content-Type: text/plain\r\nContent-Length: {len(body)}\r\nStatus: {status}\r\n\r\n{body}"
     ).encode("latin-1", "replace")
+
+
+def refusal_http(status: str, reason: str) -> bytes:
+    """The same for a front end that reads an HTTP status line."""
+    body = f"{status}: {reason}\n"
+    head = f"HTTP/1.1 {status}\r\nContent-Type: text/plain\r\nContent-Length: {len(body)}\r\n"
+    return f"{head}\r\n{body}".encode("latin-1", "replace")
 
 
 class CgiCodec(Codec):
@@ -114,6 +130,10 @@ class CgiCodec(Codec):
         elif length != UNKNOWN and code not in BODYLESS and (length or not request.head_only):
             request.remaining = UNKNOWN if request.head_only else length
             lines += f"Content-Length: {length}\r\n"
+        return self.encode_head(status, lines)
+
+    def encode_head(self, status: str, lines: str) -> bytes:
+        """The bytes of a head whose fields are ``lines``."""
         return f"{lines}Status: {status}\r\n\r\n".encode("latin-1")
 
     def body(self, request: Request, data: bytes) -> bytes:

@@ -10,11 +10,10 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from protocols.cgi import CgiCodec, is_length, refusal_head, variables
-from protocols.model import Body, Event, Limits, ProtocolError, Request
+from protocols.cgi import is_cut_short, is_length, refusal_head, variables
+from protocols.model import ProtocolError, Request
+from protocols.single import SingleRequestCodec
 
-_HEAD, _BODY, _DONE = range(3)
-_COLON = 58
 _ZERO = 48
 
 
@@ -22,70 +21,13 @@ def _refusal(status: str, reason: str) -> ProtocolError:
     return ProtocolError(f"{status[:3]} {reason}", refusal_head(status, reason))
 
 
-class ScgiCodec(CgiCodec):
+class ScgiCodec(SingleRequestCodec):
     """One SCGI request; the connection closes after its answer."""
 
-    raw_body: ClassVar[bool] = True
+    block: ClassVar[str] = "SCGI headers"
 
-    def __init__(self, limits: Limits) -> None:
-        super().__init__(limits)
-        self._state = _HEAD
-        self._buffer = bytearray()
-        self._needed = 0
-        self._start = 0
-        self._request: Request | None = None
-        self._received = 0
-
-    def receive(self, data: bytes) -> list[Event]:
-        """Return the request or a piece of its body; what follows is dropped."""
-        if self._state == _HEAD:
-            return self._receive_head(data)
-        if self._state == _BODY:
-            piece = self._take(data)
-            return [Body(0, piece, self._state == _BODY)]
-        return []
-
-    def receive_eof(self) -> list[Event]:
-        """Raise ProtocolError if the peer left in the middle; a bare connect is silent."""
-        state, self._state = self._state, _DONE
-        self.closing = True
-        if state == _BODY:
-            raise ProtocolError("the front end left in the middle of a request body")
-        if state == _HEAD and self._buffer:
-            raise ProtocolError("the front end left in the middle of the SCGI headers")
-        return []
-
-    def _receive_head(self, data: bytes) -> list[Event]:
-        buffer = self._buffer
-        if buffer:
-            buffer += data
-            if len(buffer) < self._needed:
-                return []
-            data = bytes(buffer)
-        try:
-            if not self._needed:
-                self._read_length(data)
-            if not self._needed or len(data) < self._needed:
-                if not buffer:
-                    buffer += data
-                return []
-            request = self._decode(data[self._start : self._needed])
-        except ProtocolError:
-            self._state = _DONE
-            self.closing = True
-            raise
-        buffer.clear()
-        if request.length:
-            self._request = request
-            self._state = _BODY
-            request.body = self._take(data[self._needed :])
-            request.more = self._state == _BODY
-        else:
-            self._finish()
-        return [request]
-
-    def _read_length(self, data: bytes) -> None:
-        """Find where the netstring starts and ends."""
+    def read_size(self, data: bytes) -> tuple[int, int]:
+        """Where the netstring starts and ends."""
         limit = self.limits.request_header_total
         most = len(str(limit)) + 1
         colon = data.find(b":", 0, most)
@@ -94,14 +36,15 @@ class ScgiCodec(CgiCodec):
             raise _refusal("400 Bad Request", "the SCGI netstring has no valid length")
         if int(digits) > limit or (colon < 0 and len(digits) == most):
             raise _refusal("431 Request Header Fields Too Large", "the SCGI headers are too large")
-        if colon >= 0:
-            self._start = colon + 1
-            self._needed = self._start + int(digits) + 1
+        if colon < 0:
+            return 0, 0
+        return colon + 1, colon + 1 + int(digits) + 1
 
-    def _decode(self, head: bytes) -> Request:
-        if head[-1:] != b",":
+    def decode(self, block: bytes) -> Request:
+        """The request of a netstring and its comma."""
+        if block[-1:] != b",":
             raise _refusal("400 Bad Request", "the SCGI netstring does not end with a comma")
-        parts = head[:-1].decode("latin-1").split("\0")
+        parts = block[:-1].decode("latin-1").split("\0")
         names, values = parts[:-1:2], parts[1::2]
         if len(parts) % 2 == 0 or parts[-1]:
             raise _refusal("400 Bad Request", "the SCGI headers are not pairs ended by NUL")
@@ -130,22 +73,9 @@ class ScgiCodec(CgiCodec):
         With ``scgi_request_buffering off``, nginx before February 2026 sends as
         CONTENT_LENGTH what had arrived by then: the rest would be lost silently.
         """
-        if is_length(announced) and 0 < length < int(announced):
+        if is_cut_short(length, announced):
             raise _refusal(
                 "400 Bad Request",
                 f"CONTENT_LENGTH is {length} but the client announced {int(announced)}: "
                 "set scgi_request_buffering on in nginx",
             )
-
-    def _take(self, data: bytes) -> bytes:
-        request = self._request
-        assert request is not None
-        piece = data[: request.length - self._received]
-        self._received += len(piece)
-        if self._received == request.length:
-            self._finish()
-        return piece
-
-    def _finish(self) -> None:
-        self._state = _DONE
-        self.closing = True
