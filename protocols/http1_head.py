@@ -56,7 +56,7 @@ _HOST_VALUE = re.compile(
 )
 _ABSOLUTE = re.compile(r"https?://([^/?]*)(.*)", re.IGNORECASE)
 _OTHER_VERSION = re.compile(r"HTTP/[0-9]\.[0-9]")
-_BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
+BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 
 _REASONS = {
     400: "Bad Request",
@@ -185,7 +185,7 @@ def set_path(environ: dict[str, str], target: str) -> None:
         target = _absolute_target(environ, target)
     path, _, query = target.partition("?")
     if "%" in path:
-        if _BAD_ESCAPE.search(path):
+        if BAD_ESCAPE.search(path):
             raise refusal(400, "the path has a malformed percent-encoding")
         path = unquote_to_bytes(path).decode("latin-1")
     environ["PATH_INFO"] = path
@@ -206,6 +206,11 @@ def _absolute_target(environ: dict[str, str], target: str) -> str:
     if host.lower().removesuffix(default) != authority.lower().removesuffix(default):
         raise refusal(400, "the Host field contradicts the request target")
     return path if path[:1] == "/" else "/" + path
+
+
+def is_host(text: str) -> bool:
+    """Whether this can be the value of a Host field."""
+    return _HOST_VALUE.fullmatch(text) is not None
 
 
 def check_coding(coding: str, version: str) -> None:
