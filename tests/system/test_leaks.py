@@ -8,7 +8,7 @@ import pytest
 from fleet import Fleet, settled, versioned
 from processes import alive, children, descriptors, memory, threads_of, wait_for
 
-FEW, MANY = 5, 200
+FEW = 5
 #: Bytes that memory may differ by: the allocator's pages, not a kilobyte for each reload.
 SLACK = 512 << 10
 
@@ -49,30 +49,32 @@ def held(manager: int, processes: int) -> Held:
     )
 
 
-@pytest.mark.parametrize("options", [(), ("--preload",)], ids=["plain", "preload"])
-def test_reloads_leave_nothing_behind(serve, options):
+@pytest.mark.parametrize(
+    ("many", "options"), [(200, ()), (100, ("--preload",))], ids=["plain", "preload"]
+)
+def test_reloads_leave_nothing_behind(serve, many, options):
     with Fleet(serve, versioned(0), "--workers", "1", *options) as fleet:
         manager = fleet.server.process.pid
         assert fleet.server.ask().status == 200
         processes = len(settled(lambda: family(manager), 0.3, "a family that stays"))
         seen = {}
         with fleet.load(("http-keep", "fastcgi-close"), clients=1) as load:
-            for number in range(1, MANY + 1):
+            for number in range(1, many + 1):
                 fleet.hup()
                 if number == FEW:
                     load.reached(20)
                     seen[FEW] = held(manager, processes)
             load.reached(20)
-            seen[MANY] = held(manager, processes)
+            seen[many] = held(manager, processes)
         print("\n".join(f"after {number} reloads: {what}" for number, what in seen.items()))
         print(load)
         load.check()
-        few, many = seen[FEW], seen[MANY]
-        assert many.threads == few.threads
+        first, last = seen[FEW], seen[many]
+        assert last.threads == first.threads
         # A connection more or less: two clients come and go.
-        for before, after in zip(few.descriptors, many.descriptors, strict=True):
+        for before, after in zip(first.descriptors, last.descriptors, strict=True):
             assert abs(after - before) <= 2
-        for before, after in zip(few.memory, many.memory, strict=True):
+        for before, after in zip(first.memory, last.memory, strict=True):
             assert after - before <= SLACK
         there = set(family(manager))
         assert not [pid for pid in fleet.server.workers if alive(pid) and pid not in there]

@@ -17,8 +17,8 @@ RELOADS = 20
 
 
 def test_reloads_of_an_application_that_boots_slowly(serve, tmp_path):
-    options = ("--workers", "2", "--graceful-timeout", "10")
-    with Fleet(serve, versioned(0, BOOT), *options) as fleet:
+    # One worker: the hardest case, for nobody else answers while the next one boots.
+    with Fleet(serve, versioned(0, BOOT), "--graceful-timeout", "10") as fleet:
         with fleet.load() as load:
             load.reached(20)
             for number in range(1, RELOADS):
@@ -30,14 +30,14 @@ def test_reloads_of_an_application_that_boots_slowly(serve, tmp_path):
             load.forget()
             load.reached(20)
             assert load.versions == {str(RELOADS)}
-        print(f"{RELOADS} reloads, {BOOT} s to boot, rolling:\n{load}")
+        print(f"{RELOADS} reloads, {BOOT} s to boot:\n{load}")
         load.check()
         assert load.latency < BOOT
-        wait_for(lambda: len(children(fleet.server.process.pid)) == 2, "the old workers to leave")
+        wait_for(lambda: len(children(fleet.server.process.pid)) == 1, "the old workers to leave")
         assert "cut off" not in fleet.server.log
     for keep in (True, False):
         name = "http-keep" if keep else "http-close"
-        print(f"gunicorn (gthread), 3 reloads:\n{name:14} {gunicorn(tmp_path, keep=keep)}")
+        print(f"gunicorn (gthread), 2 reloads:\n{name:14} {gunicorn(tmp_path, keep=keep)}")
 
 
 def gunicorn(folder, *, keep: bool) -> Load:
@@ -46,7 +46,7 @@ def gunicorn(folder, *, keep: bool) -> Load:
     port = free_port()
     log = folder / "gunicorn.log"
     with log.open("w") as file:
-        words = ["app:app", "--bind", f"127.0.0.1:{port}", "--workers", "2"]
+        words = ["app:app", "--bind", f"127.0.0.1:{port}", "--workers", "1"]
         words += ["--worker-class", "gthread", "--threads", "4"]
         process = subprocess.Popen(
             [sys.executable, "-m", "gunicorn", *words],
@@ -57,12 +57,12 @@ def gunicorn(folder, *, keep: bool) -> Load:
             stderr=file,
         )
     try:
-        wait_for(lambda: log.read_text().count("Booting worker") == 2, "gunicorn's start")
+        wait_for(lambda: log.read_text().count("Booting worker") == 1, "gunicorn's start")
         with Load("http", ("127.0.0.1", port), keep=keep) as load:
             load.reached(20)
-            for number in range(1, 4):
+            for number in range(1, 3):
                 process.send_signal(signal.SIGHUP)
-                started = 2 * number + 2
+                started = number + 1
                 wait_for(lambda n=started: log.read_text().count("Booting worker") >= n, "a reload")
                 load.forget_bodies()
                 load.reached(20)
@@ -77,7 +77,7 @@ def test_all_at_once(serve):
     with Fleet(serve, versioned(0, BOOT), *options) as fleet:
         with fleet.load() as load:
             load.reached(20)
-            for number in range(1, 4):
+            for number in range(1, 3):
                 since = len(fleet.server.log)
                 fleet.rewrite(versioned(number, BOOT))
                 fleet.hup()
@@ -87,7 +87,7 @@ def test_all_at_once(serve):
                 load.forget()
                 load.reached(20)
                 assert load.versions == {str(number)}
-        print(f"3 reloads, {BOOT} s to boot, all at once:\n{load}")
+        print(f"2 reloads, {BOOT} s to boot, all at once:\n{load}")
         load.check()
         assert load.latency < BOOT
         wait_for(lambda: len(children(fleet.server.process.pid)) == 3, "the old workers to leave")
@@ -97,7 +97,7 @@ def test_reload_of_a_preloaded_application(serve):
     with Fleet(serve, versioned(0, BOOT), "--workers", "2", "--preload") as fleet:
         with fleet.load() as load:
             load.reached(20)
-            for number in range(1, 4):
+            for number in range(1, 3):
                 fleet.rewrite(versioned(number, BOOT))
                 done = fleet.reload()
                 assert done.returncode == 0, done.stderr
@@ -110,8 +110,8 @@ def test_reload_of_a_preloaded_application(serve):
             assert "RuntimeError: this code is broken" in done.stderr
             load.forget()
             load.reached(20)
-            assert load.versions == {"3"}
-        print(f"3 reloads and a bad one, {BOOT} s to boot, preloaded:\n{load}")
+            assert load.versions == {"2"}
+        print(f"2 reloads and a bad one, {BOOT} s to boot, preloaded:\n{load}")
         load.check()
         assert load.latency < BOOT
 
@@ -127,9 +127,23 @@ BAD_CODE = {
     "def other(environ, start_response): ...\n": "other",
 }
 
+#: A configuration whose hook looks at a new worker before it takes over.
+CONFIGURATION = """
+def ready(worker):
+    {body}
+"""
+
+#: Configurations that let nothing start, and what ``gateway reload`` says of them.
+BAD_CONFIGURATION = {
+    CONFIGURATION.format(body="raise LookupError('no database')"): "LookupError: no database",
+    CONFIGURATION.format(body="return False"): "ready",
+    "workers = 'many'\n": "workers",
+    "workers = \n": "gateway.conf.py",
+}
+
 
 def test_bad_code(serve):
-    options = ("--workers", "2", "--startup-timeout", "4")
+    options = ("--workers", "2", "--startup-timeout", "3")
     with Fleet(serve, versioned(0), *options) as fleet:
         with fleet.load() as load:
             load.reached(20)
@@ -138,6 +152,24 @@ def test_bad_code(serve):
                 refused(fleet, load, reason, str(number - 1))
                 accepted(fleet, load, str(number))
         print(f"{len(BAD_CODE)} bad reloads, each with a good one after it:\n{load}")
+        load.check()
+        wait_for(lambda: len(children(fleet.server.process.pid)) == 2, "the others to leave")
+
+
+def test_bad_configuration(serve):
+    options = ("--workers", "2", "-c", "gateway.conf.py")
+    files = {"gateway.conf.py": CONFIGURATION.format(body="return None")}
+    with Fleet(serve, versioned(0), *options, files=files) as fleet:
+        configuration = fleet.server.folder / "gateway.conf.py"
+        with fleet.load() as load:
+            load.reached(20)
+            for number, (text, reason) in enumerate(BAD_CONFIGURATION.items(), 1):
+                fleet.rewrite(versioned("never"))
+                configuration.write_text(text)
+                refused(fleet, load, reason, str(number - 1))
+                configuration.write_text(CONFIGURATION.format(body="return True"))
+                accepted(fleet, load, str(number))
+        print(f"{len(BAD_CONFIGURATION)} bad reloads, each with a good one after it:\n{load}")
         load.check()
         wait_for(lambda: len(children(fleet.server.process.pid)) == 2, "the others to leave")
 
@@ -164,3 +196,49 @@ def accepted(fleet, load, version: str) -> None:
     load.forget()
     load.reached(10)
     assert load.versions == {version}
+
+
+def test_one_reload_after_another_without_waiting(serve):
+    """What a later reload overtakes is given up; the last code is what serves in the end."""
+    with Fleet(serve, versioned(0, 0.2), "--workers", "2") as fleet:
+        with fleet.load() as load:
+            load.reached(20)
+            for number in range(1, 31):
+                fleet.rewrite(versioned(number, 0.2))
+                fleet.server.kill(signal.SIGHUP)
+                load.reached(number % 7)
+            wait_for(lambda: load.failed or "30" in load.versions, "the last code")
+            done = fleet.reload()
+            assert done.returncode == 0, done.stderr
+            load.forget()
+            load.reached(10)
+            assert load.versions == {"30"}
+        print(f"30 HUPs in a row:\n{load}")
+        load.check()
+        wait_for(lambda: len(children(fleet.server.process.pid)) == 2, "the others to leave")
+
+
+#: Starts once, and then never again.
+ONCE = """
+try:
+    open("once", "x").close()
+except FileExistsError:
+    raise RuntimeError("a second time") from None
+"""
+
+
+def test_code_that_starts_only_once(serve):
+    """The canary lives, the next worker does not: the service goes on with what it has."""
+    with Fleet(serve, versioned(0), "--workers", "3") as fleet:
+        with fleet.load() as load:
+            load.reached(20)
+            fleet.rewrite(versioned(1) + ONCE)
+            done = fleet.reload()
+            assert done.returncode == 1
+            assert "RuntimeError: a second time" in done.stderr
+            load.forget()
+            load.reached(50)
+            accepted(fleet, load, "2")
+        print(f"a reload that stops half-way, and a good one:\n{load}")
+        load.check()
+        wait_for(lambda: len(children(fleet.server.process.pid)) == 3, "the others to leave")
