@@ -285,7 +285,7 @@ class Settings:
     group: str | None = _setting(
         None,
         kinds.account(),
-        "Group that the workers run as: a name or a number.",
+        "Group that the workers run as: a name or a number; not set: the main group of `user`.",
         "-g",
         value="GROUP",
     )
@@ -313,7 +313,11 @@ class Settings:
         value="NAME=VALUE",
     )
     chdir: str | None = _setting(
-        None, kinds.text(), "Folder to change to before the application is loaded.", value="DIR"
+        None,
+        kinds.text(),
+        "Folder to change to before the application is loaded; a reload follows symbolic links "
+        "in it anew.",
+        value="DIR",
     )
     pythonpath: tuple[str, ...] = _setting(
         (), kinds.words(), "Folders to put first on the module search path.", value="DIRS"

@@ -12,7 +12,22 @@ TARGET = Path(__file__).parent.parent / "docs" / "reference" / "settings.md"
 
 HEAD = """# Settings
 
-Each setting is an option on the command line, a variable in the environment and a key in `gateway.toml` (or in `[tool.gateway]` of `pyproject.toml`). The command line wins over the environment, the environment over the file, the file over the default. Without a file and a `bind`, `PORT` and `WEB_CONCURRENCY` of the environment set `bind` (on all interfaces) and `workers`. Sockets handed over by systemd (`LISTEN_FDS`), or a listening socket on descriptor 0, are used when no `bind` is given; descriptor 0 speaks FastCGI unless a protocol is chosen.
+Each setting is an option on the command line, a variable in the environment and a name in a configuration file. Weakest first:
+
+1. the default;
+2. `PORT` and `WEB_CONCURRENCY` of the environment: `bind` (on all interfaces) and `workers`;
+3. one configuration file: the one that `-c` names, or the first of `gateway.toml`, `gateway.conf.py` and `pyproject.toml` (its table `[tool.gateway]`) in the folder where gateway is started;
+4. the variables `GATEWAY_…` of the environment;
+5. options in the variable `GATEWAY_CMD_ARGS`;
+6. the command line.
+
+`gateway --print-config` says which of them set what.
+
+A TOML file holds settings; an unknown name in it is an error. A file whose name ends in `.py` is Python, executed at the start and at every reload: settings are its global names (`None` is the default), functions with the names of [hooks](hooks.md) are hooks, and anything else is ignored, or named once in the log if it looks like a setting. A gunicorn.conf.py is such a file ([how to move from gunicorn](../how-to/from-gunicorn.md)).
+
+Sockets handed over by systemd (`LISTEN_FDS`), or a listening socket on descriptor 0, are used when no `bind` is given; descriptor 0 speaks FastCGI unless a protocol is chosen.
+
+With `user` or `group`, a manager that runs as root stays what it is and its workers become that user: the groups of a user's name are taken along, and nothing is left to go back with. Log files, and unix sockets whose bind names no owner and no group, are given to that user and group, also when USR1 opens new files; pidfile and control socket stay root's.
 """  # noqa: E501 - a paragraph of Markdown is one line
 
 

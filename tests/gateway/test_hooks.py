@@ -5,12 +5,14 @@
 
 import functools
 import logging
+from pathlib import Path
 
 import pytest
 
 from gateway.hooks import HOOKS, NO_HOOKS, Hooks, RequestView, ResponseView, ServerView, WorkerView
 from gateway.kinds import SettingError
 
+PAGE = Path(__file__).parents[2] / "docs" / "reference" / "hooks.md"
 LOG = logging.getLogger("test")
 
 
@@ -96,6 +98,13 @@ def test_what_cannot_be_called_with_the_arguments_is_refused(function, shown):
 )
 def test_older_forms_of_post_request(function, expected):
     assert Hooks({"post_request": function}).call("post_request", 1, 2, 3, 4) == expected
+
+
+def test_the_page_about_hooks_has_them_all():
+    rows = [line for line in PAGE.read_text().splitlines() if line.startswith("| `")]
+    expected = {f"| `{name}({', '.join(arguments)})` " for name, arguments in HOOKS.items()}
+    assert {f"{row.partition('` ')[0]}` " for row in rows} == expected
+    assert len(rows) == len(HOOKS)
 
 
 def test_views_of_processes():
