@@ -27,12 +27,17 @@ TESTS = Path(__file__).resolve().parents[1]
 DEPLOY = TESTS.parent / "deploy"
 APPS = TESTS / "apps"
 
-PROTOCOLS = ("http", "fastcgi", "scgi")
+PROTOCOLS = ("http", "fastcgi", "scgi", "uwsgi")
 TRANSPORTS = ("tcp", "unix")
 MOUNTS = {"root": "", "prefix": "/app"}
 
 SOCKET_IN_FILES = "unix:/run/gateway/app.sock"
-ADDRESS_IN_FILES = {"http": "127.0.0.1:8000", "fastcgi": "127.0.0.1:9000", "scgi": "127.0.0.1:4000"}
+ADDRESS_IN_FILES = {
+    "http": "127.0.0.1:8000",
+    "fastcgi": "127.0.0.1:9000",
+    "scgi": "127.0.0.1:4000",
+    "uwsgi": "127.0.0.1:3031",
+}
 #: What the files listen on, and how that is written with another port.
 LISTEN_IN_FILES = {
     "nginx": {"listen 8080;": "listen 127.0.0.1:{};"},
@@ -283,7 +288,7 @@ class Servers:
         return self.sites[key]
 
     def gateway(self, mount, *options):
-        """One gateway for each mount, on six binds."""
+        """One gateway for each mount, with a bind for each protocol and transport."""
         key = (mount, options)
         if key not in self.gateways:
             folder = self.new_folder("gateway")
@@ -312,7 +317,7 @@ class Servers:
     def _nginx(self, way, backend):
         binary, folder, port = program("nginx"), self.new_folder(str(way)), free_port()
         (folder / "site.conf").write_text(site_configuration(way, port, backend))
-        for name in ("fastcgi_params", "scgi_params"):
+        for name in ("fastcgi_params", "scgi_params", "uwsgi_params"):
             (folder / name).symlink_to(Path("/etc/nginx") / name)
         group = web_group()
         user = f"user {group} {group};" if group else ""

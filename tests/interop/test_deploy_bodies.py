@@ -28,8 +28,8 @@ def test_upload(site):
 def test_chunked_upload(site):
     chunks = [LARGE[start : start + 300_000] for start in range(0, len(LARGE), 300_000)]
     answer = site.ask(app="digest", method="POST", chunks=chunks)
-    if (site.way.server, site.way.protocol) == ("apache", "scgi"):
-        # SCGI needs the length first and Apache does not wait for it.
+    if site.way.server == "apache" and site.way.protocol in ("scgi", "uwsgi"):
+        # These need the length first and Apache does not wait for it.
         assert answer.status == 411
     else:
         assert answer.body == DIGEST
@@ -224,8 +224,12 @@ def test_failure_before_the_head(site):
 def test_failure_after_the_head_can_be_seen(site, length):
     """A cut answer must not look whole to the client."""
     way = site.way
-    if (way.protocol, way.transport) == ("scgi", "unix") and (way.server == "apache" or not length):
-        pytest.skip("the end of the connection ends an SCGI answer, and unix sockets have no reset")
+    if way.protocol in ("scgi", "uwsgi") and way.transport == "unix" and not length:
+        pytest.skip("the end of the connection ends the answer, and unix sockets have no reset")
+    if (way.server, way.protocol, way.transport) == ("apache", "scgi", "unix"):
+        pytest.skip("Apache drops the length that an SCGI answer announces")
+    if (way.server, way.protocol) == ("apache", "uwsgi") and not length:
+        pytest.skip("mod_proxy_uwsgi takes a reset for the end now and then")
     with site.send(f"/?after=100000&length={length}", app="broken") as connection:
         try:
             answer = receive(connection)

@@ -98,24 +98,28 @@ DIFFERENCES = [
         "only fields of the request can tell an HTTP back end of the client",
     ),
     (
-        "nginx-fastcgi-* nginx-scgi-*",
+        "nginx-fastcgi-* nginx-scgi-* nginx-uwsgi-*",
         {"SERVER_NAME": "example.org", "SERVER_PORT": "{port}"},
         "nginx sends its server_name and the port it listens on",
     ),
     (
-        "apache-fastcgi-* apache-scgi-*",
+        "apache-fastcgi-* apache-scgi-* apache-uwsgi-*",
         {"SERVER_NAME": "example.org", "SERVER_PORT": "8080"},
         "Apache takes both from the Host field (UseCanonicalName Off)",
     ),
     ("nginx-fastcgi-*", {"SERVER_SOFTWARE": "nginx/{any}"}, "the server is nginx"),
-    ("nginx-scgi-*", {"SERVER_SOFTWARE": ABSENT}, "nginx's scgi_params do not have it"),
     (
-        "apache-fastcgi-* apache-scgi-*",
+        "nginx-scgi-* nginx-uwsgi-*",
+        {"SERVER_SOFTWARE": ABSENT},
+        "nginx's scgi_params and uwsgi_params do not have it",
+    ),
+    (
+        "apache-fastcgi-* apache-scgi-* apache-uwsgi-*",
         {"SERVER_SOFTWARE": "Apache/{any}"},
         "the server is Apache",
     ),
     (
-        "nginx-fastcgi-* nginx-scgi-* apache-fastcgi-* apache-scgi-*",
+        "nginx-fastcgi-* nginx-scgi-* nginx-uwsgi-* apache-fastcgi-* apache-scgi-* apache-uwsgi-*",
         {"REQUEST_SCHEME": "http", "DOCUMENT_ROOT": ANY},
         "extensions of CGI that all front ends send, left as they come",
     ),
@@ -130,7 +134,7 @@ DIFFERENCES = [
         "nginx's fastcgi_params have them, the scgi_params do not",
     ),
     (
-        "apache-fastcgi-* apache-scgi-*",
+        "apache-fastcgi-* apache-scgi-* apache-uwsgi-*",
         {
             "CONTEXT_DOCUMENT_ROOT": ANY,
             "CONTEXT_PREFIX": "",

@@ -45,7 +45,7 @@ def test_form_of_unknown_length(client, site):
         data=iter([b"name=Zo%C3%AB&", b"te", b"xt=1"]),
         headers={"Content-Type": "application/x-www-form-urlencoded"},
     )
-    if (site.way.server, site.way.protocol) == ("apache", "scgi"):
+    if site.way.server == "apache" and site.way.protocol in ("scgi", "uwsgi"):
         assert answer.status_code == 411
     else:
         assert answer.json() == {"name": ["Zoë"], "text": ["1"]}

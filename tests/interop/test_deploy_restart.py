@@ -25,7 +25,9 @@ def connections(address):
     return {row[2] for row in rows if row[1] == local and row[3] == "01"}
 
 
-@pytest.mark.parametrize("way", [way for way in FILES if way.protocol != "scgi"], ids=str)
+@pytest.mark.parametrize(
+    "way", [way for way in FILES if way.protocol in ("http", "fastcgi")], ids=str
+)
 def test_connections_to_the_gateway_are_kept(servers, way):
     option = f"--keepalive={KEPT[way.server]}"
     site = servers.site(way, option)
@@ -62,7 +64,7 @@ def test_restart(servers):
     assert {site.ask(method="POST", body=b"x").status for site in sites} == {200}
 
 
-@pytest.mark.parametrize("protocol", ["http", "fastcgi", "scgi"])
+@pytest.mark.parametrize("protocol", ["http", "fastcgi", "scgi", "uwsgi"])
 def test_reload_loses_no_request(servers, protocol):
     """Clients that never pause see neither an error nor a closed connection."""
     gateway = servers.gateway("root", RELOADED)
