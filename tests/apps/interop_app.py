@@ -135,6 +135,22 @@ def stream(environ, start_response):
     return pieces()
 
 
+def endless(environ, start_response):
+    """Pieces without end; "closed" goes to the pipe ?pipe=… when nobody wants any more."""
+    pipe = os.open(arguments(environ)["pipe"], os.O_RDWR)
+
+    def pieces():
+        try:
+            while True:
+                yield b"x" * CHUNK
+        finally:
+            os.write(pipe, b"closed")
+            os.close(pipe)
+
+    start_response("200 OK", [("Content-Type", "text/plain"), ("X-Accel-Buffering", "no")])
+    return pieces()
+
+
 def broken(environ, start_response):
     """Fails before the head; with ?after=N, N bytes after it, of ten times as many announced."""
     after = int(arguments(environ).get("after", 0))
@@ -167,6 +183,7 @@ APPS = {
     "digest": digest,
     "django": django_app,
     "download": download,
+    "endless": endless,
     "environ": environ_as_json,
     "file": file,
     "flask": flask_app,

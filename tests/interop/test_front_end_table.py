@@ -1,0 +1,19 @@
+"""docs/reference/front-ends.md says what a run over every front end gives."""
+
+import pytest
+from matrix import PAGE, ROWS, page, row
+
+LINES = PAGE.read_text("utf-8").splitlines()
+REMEDY = "python tools/front_end_table.py writes the page anew"
+
+
+@pytest.mark.parametrize("way", ROWS, ids=str)
+def test_row(servers, way):
+    measured = row(servers, way)
+    kept = [line for line in LINES if line.split("|")[:4] == measured.split("|")[:4]]
+    assert kept == [measured], REMEDY
+
+
+def test_the_rest_of_the_page():
+    start = next(number for number, line in enumerate(LINES) if line.startswith("| ---")) + 1
+    assert "\n".join(LINES) + "\n" == page(LINES[start : start + len(ROWS)]), REMEDY
