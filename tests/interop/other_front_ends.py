@@ -111,7 +111,9 @@ def lighttpd(servers, way, backend):
 
 def haproxy(servers, way, backend):
     binary, folder, port = program("haproxy"), servers.new_folder(str(way)), free_port()
-    changes = {"bind :8080\n": f"bind 127.0.0.1:{port}\n"}
+    # One thread: each has connections of its own, and tests count them.
+    changes = {"\nglobal\n": "\nglobal\n    nbthread 1\n"}
+    changes |= {"bind :8080\n": f"bind 127.0.0.1:{port}\n"}
     changes |= backend_in("127.0.0.1:{}", way, backend)
     group = web_group()
     for name in ("user", "group"):
