@@ -6,6 +6,7 @@ import logging
 import os
 import selectors
 import signal
+import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
@@ -223,9 +224,14 @@ class Fleet:
                     self._add(self._spawner.start_template(self.generation, self.scaling.wanted))
                     return
                 self._add(self._spawner.start_worker(self.generation, self.scaling.wanted))
-            except Exception as error:  # noqa: BLE001 - a hook may raise anything
+            except OSError as error:
                 self._log.error("cannot start a worker: %s", error)
                 self.start_after = monotonic() + _FIRST_PAUSE
+                return
+            except BaseException:  # noqa: BLE001 - the hook pre_fork, which may even exit
+                self._log.error("cannot start a worker: the hook pre_fork failed", exc_info=True)
+                self.start_after = monotonic() + _FIRST_PAUSE
+                self._cannot_start(self.generation, traceback.format_exc())
                 return
 
     def _add(self, child: Child) -> None:
@@ -306,7 +312,7 @@ class Fleet:
         if expected:
             return
         if not child.ready:
-            self._failed_start(child)
+            self._cannot_start(child.generation, child.failure or "")
         elif has_served or monotonic() - child.ready_at > _SOON:
             self._failures = 0
             return
@@ -314,11 +320,12 @@ class Fleet:
         pause = min(_FIRST_PAUSE * 2 ** (self._failures - 1), _LONGEST_PAUSE)
         self.start_after = monotonic() + pause
 
-    def _failed_start(self, child: Child) -> None:
-        if self.reloading.active and child.generation is self.generation:
-            self._abandon_reload(child.failure or "")
+    def _cannot_start(self, generation: Generation, reason: str) -> None:
+        """A start failed: the end of a reload, or of the very first start."""
+        if self.reloading.active and generation is self.generation:
+            self._abandon_reload(reason)
         elif not self._was_ready and self.scaling.least:
-            self._news("failed", child.failure or "")
+            self._news("failed", reason)
 
     # What nothing reports
 

@@ -65,14 +65,15 @@ class Spawner:
         self._handover = handover
         self._disown = disown
         self._numbers = 0
+        self._manager = os.getpid()
 
     def server_view(self, generation: Generation) -> ServerView:
-        """What hooks get as ``server``."""
-        return ServerView(os.getpid(), self._log, generation.settings, self._addresses)
+        """What hooks get as ``server``, in the manager and in workers."""
+        return ServerView(self._manager, self._log, generation.settings, self._addresses)
 
     def worker_view(self, generation: Generation, number: int, pid: int) -> WorkerView:
         """What hooks get as ``worker``."""
-        return WorkerView(pid, self._log, generation.settings, number, os.getppid())
+        return WorkerView(pid, self._log, generation.settings, number, self._manager)
 
     def start_worker(self, generation: Generation, wanted: int) -> Child:
         """Fork a worker, through the generation's template if it has one.
@@ -183,9 +184,9 @@ class Spawner:
         try:
             set_title("worker", settings.proc_name or settings.wsgi_app)
             view = self.worker_view(generation, number, os.getpid())
+            apply_environment(settings.raw_env)
             generation.hooks.call("post_fork", self.server_view(generation), view)
             if application is None:  # else the template has done it
-                apply_environment(settings.raw_env)
                 drop_privileges(settings.user, settings.group)
         except BaseException:  # noqa: BLE001 - a hook may raise anything
             with suppress(OSError):
@@ -202,6 +203,7 @@ class Spawner:
             board,
             generation.hooks,
             application,
+            view,
         )
         worker.take_signals()
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)

@@ -437,3 +437,22 @@ def test_no_control_socket_is_no_reason_to_stop(tmp_path):
     with started(*words, cwd=tmp_path) as gateway:
         assert "no control socket at " in gateway.log
         assert gateway.stop() == 0
+
+
+@pytest.mark.parametrize("fault", ["raise RuntimeError('not so')", "import sys; sys.exit('no')"])
+def test_a_hook_that_fails_before_the_fork_ends_a_reload_and_not_the_service(serve, fault):
+    conf = "def pre_fork(server, worker):\n    {}\n"
+    server = serve(
+        WAITING_APP,
+        *("--config", "conf.py", "--pidfile", "gateway.pid"),
+        protocols=["http"],
+        kinds=["tcp"],
+        files={"conf.py": conf.format("pass")},
+    )
+    (server.folder / "conf.py").write_text(conf.format(fault))
+    ok, reason = reload(server)
+    assert not ok
+    assert "not so" in reason or "SystemExit: no" in reason
+    assert server.ask().status == 200
+    (server.folder / "conf.py").write_text(conf.format("pass"))
+    assert reload(server) == (True, "reloaded: 1 workers")
