@@ -4,14 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from ipaddress import ip_address
 from typing import Any
 from urllib.parse import parse_qsl
+
+from protocols.detect import AUTO
 
 DEFAULT_PORT = 8000
 DEFAULT_MODE = 0o660
 
 _FORMS = (
     "allowed are HOST:PORT, [IPV6]:PORT, unix:PATH, fd://N and systemd, with PROTOCOL+ in front"
+)
+
+#: A peer that chooses its protocol may choose one in which it says who it is.
+AUTO_ONLY_HERE = (
+    "auto, for any protocol, is allowed on unix sockets and loopback addresses only "
+    "(127.0.0.1, [::1], localhost)"
 )
 
 
@@ -47,14 +56,7 @@ def parse_address(text: str, protocol: str, protocols: Sequence[str]) -> Address
     Raises AddressError.
     """
     rest, _, query = text.partition("?")
-    if rest == "systemd" or rest.startswith("systemd:"):
-        head = ""
-    elif "+" in rest and not rest.startswith(("unix:", "[")):
-        head, _, rest = rest.partition("+")
-    elif "://" in rest and not rest.startswith(("fd://", "tcp://", "unix://")):
-        head, _, rest = rest.partition("://")
-    else:
-        head = ""
+    head, rest = _split_protocol(rest)
     protocol = head or protocol
     if protocol not in protocols:
         raise AddressError(f"there is no protocol {protocol!r}; there are {', '.join(protocols)}")
@@ -70,7 +72,30 @@ def parse_address(text: str, protocol: str, protocols: Sequence[str]) -> Address
     host, port = _host_and_port(rest.removeprefix("tcp://"))
     if {"mode", "owner", "group"} & options.keys():
         raise AddressError("mode, owner and group are for unix:PATH only")
+    if protocol == AUTO and not is_loopback(host):
+        raise AddressError(f"{AUTO_ONLY_HERE}; name the protocol, such as http://{text}")
     return Address(protocol, "tcp", host=host, port=port, **options)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches this address; of names, only ``localhost`` is known."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
+
+
+def _split_protocol(text: str) -> tuple[str, str]:
+    """The protocol in front, or "", and the address."""
+    if text == "systemd" or text.startswith("systemd:"):
+        return "", text
+    if "+" in text and not text.startswith(("unix:", "[")):
+        head, _, rest = text.partition("+")
+    elif "://" in text and not text.startswith(("fd://", "tcp://", "unix://")):
+        head, _, rest = text.partition("://")
+    else:
+        return "", text
+    return head, rest
 
 
 def _path(text: str) -> str:

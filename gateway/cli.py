@@ -18,16 +18,18 @@ from typing import Any, NoReturn
 import click
 
 import protocols
-from gateway import __version__, startup
+from gateway import __version__, once, startup
 from gateway.accesslog import FormatError, compile_format
 from gateway.addresses import Address, AddressError, parse_address
 from gateway.control import ControlError, ask
 from gateway.loader import LoadError, load_application
+from gateway.once import CGI
 from gateway.process import apply_environment, check_privileges, owner_of_workers
 from gateway.settings import Resolved, SettingError, Settings, kind_of
 from gateway.sockets import BindError, inherited_addresses
 from gateway.sources import CMD_ARGS, PREFIX, resolve
 from gateway.startup import change_folder
+from protocols.detect import AUTO
 
 EXIT_SYSTEM = 1
 EXIT_USAGE = 2
@@ -128,6 +130,8 @@ def serve(config: str | None, check_config: bool, print_config: bool, **argument
             return 0
         if not resolved.settings.wsgi_app:
             raise click.UsageError("APP is missing: name the application, such as module:attr")
+        if resolved.settings.protocol == CGI:
+            return once.serve(resolved)
         check_privileges(resolved.settings)
         addresses = _owned(addresses, resolved.settings)
         placed = _placed(resolved, folder)
@@ -229,9 +233,9 @@ def _reread(read: Callable[[], Resolved], folder: str) -> Resolved:
 def _addresses(resolved: Resolved) -> list[Address]:
     """Where to listen; checks the settings that name protocols, addresses and formats."""
     settings, sources = resolved.settings, resolved.sources
-    known = protocols.names()
-    if settings.protocol not in known:
-        allowed = f"allowed are {', '.join(known)}"
+    known = [*protocols.names(), AUTO]
+    if settings.protocol not in (*known, CGI):
+        allowed = f"allowed are {', '.join((*known, CGI))}"
         raise SettingError("protocol", settings.protocol, allowed, sources["protocol"])
     try:
         compile_format(settings.access_log_format)
@@ -240,6 +244,8 @@ def _addresses(resolved: Resolved) -> list[Address]:
         raise SettingError(
             "access_log_format", settings.access_log_format, str(error), format_source
         ) from None
+    if settings.protocol == CGI:
+        return []
     if sources["bind"] == "default":
         chosen = sources["protocol"] != "default"
         inherited = inherited_addresses(settings.protocol, chosen=chosen)

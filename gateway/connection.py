@@ -41,6 +41,8 @@ class Connection(Receiver):
 
     def resume(self) -> None:
         """Go on with a kept connection of another worker."""
+        if self.service.choices is not None:
+            self.choose("fastcgi")  # no other protocol's connections change hands
         self.first = None
         self.partial = False
         self.open()

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from gateway.body import Intake
 from gateway.channel import Channel, ClientDisconnected
-from protocols.detect import explain
+from protocols.detect import FIRST_BYTES, by_first_byte, explain
 from protocols.model import UNKNOWN, Abort, Body, Event, ProtocolError, Request
 
 if TYPE_CHECKING:
@@ -28,9 +28,6 @@ _BODY_READ_SIZE = 1 << 18
 
 #: Requests of one connection that wait before it is read no further.
 MOST_PENDING = 64
-
-#: First bytes that are kept to name a wrong protocol.
-_FIRST_BYTES = 24
 
 
 class Receiver(Channel):
@@ -109,10 +106,12 @@ class Receiver(Channel):
 
     def receive(self, data: bytes) -> None:
         """Take bytes of the peer; serve what they complete."""
+        if self.service.choices is not None:
+            self.choose(by_first_byte(data[0]))
         codec = self.codec
         first = self.first
         if first is not None:
-            self.first = (first + data[:_FIRST_BYTES])[:_FIRST_BYTES]
+            self.first = (first + data[:FIRST_BYTES])[:FIRST_BYTES]
         try:
             events = codec.receive(data)
         except ProtocolError as error:
@@ -135,6 +134,20 @@ class Receiver(Channel):
             or self.worker.retiring
         ):
             self.settle()
+
+    def choose(self, protocol: str) -> None:
+        """Settle what is spoken, where the bind takes any protocol; before the first byte."""
+        service = self.service
+        assert service.choices is not None
+        self.service = chosen = service.choices[protocol]
+        if self.peer == service.peer:
+            self.peer = chosen.peer
+        self.label = f"{self.peer}\0{chosen.protocol}"
+        if not chosen.codec_class.origin:  # else it has what a connection starts with
+            self.base = chosen.base
+            self.codec.close()
+            self.codec = chosen.codec_class(chosen.limits)
+            self.slots = chosen.limits.multiplex if self.codec.concurrent else 1
 
     def _take_all(self, events: list[Event]) -> None:
         if events:

@@ -11,6 +11,7 @@ from gateway.errorlog import ErrorStream
 from gateway.filewrapper import FileWrapper
 from gateway.settings import Settings
 from protocols import codec_class
+from protocols.detect import AUTO, CHOICES
 from protocols.model import Codec, Limits
 
 Normaliser = Callable[[dict[str, str]], None]
@@ -42,6 +43,7 @@ class Service:
 
     __slots__ = (
         "base",
+        "choices",
         "codec_class",
         "keepalive",
         "limits",
@@ -52,14 +54,26 @@ class Service:
     )
 
     def __init__(
-        self, protocol: str, settings: Settings, errors: ErrorStream, listener: int = -1
+        self,
+        protocol: str,
+        settings: Settings,
+        errors: ErrorStream,
+        listener: int = -1,
+        codec: type[Codec] | None = None,
     ) -> None:
+        """``codec`` is given where the protocol has none that can be looked up."""
         #: The listening descriptor, the same in every worker.
         self.listener = listener
+        #: By protocol, where the peer's first byte chooses it.  Until then a connection
+        #: is HTTP's, which says nothing to a peer that says nothing.
+        self.choices: dict[str, Service] | None = None
+        if protocol == AUTO:
+            self.choices = {name: Service(name, settings, errors, listener) for name in CHOICES}
         self.protocol: str = protocol
         #: What the log calls a peer on a unix socket, which has no address.
         self.peer = f"a peer on {protocol}"
-        self.codec_class: type[Codec] = codec_class(protocol)
+        name = "http" if protocol == AUTO else protocol
+        self.codec_class: type[Codec] = codec or codec_class(name)
         self.limits = limits_of(settings)
         self.normalise: Normaliser | None
         self.base: dict[str, Any] = {

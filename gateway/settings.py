@@ -40,7 +40,12 @@ class Settings:
         value="ADDRESS",
     )
     protocol: str = _setting(
-        "http", kinds.text(), "Protocol of binds that name none: http, fastcgi, scgi.", value="NAME"
+        "http",
+        kinds.text(),
+        "Protocol of binds that name none: http, fastcgi, scgi, uwsgi; auto: each peer's own, by "
+        "its first byte, on unix sockets and loopback addresses only. cgi: no bind, one request "
+        "from the environment and standard input, as a web server runs a CGI program.",
+        value="NAME",
     )
     process_manager: str = _setting(
         "static",
@@ -225,7 +230,8 @@ class Settings:
     limit_request_header_total: int = _setting(
         65536,
         kinds.whole_number(64),
-        "Bytes of a whole HTTP head, of the FastCGI parameters or of the SCGI headers.",
+        "Bytes of a whole HTTP head, of the FastCGI parameters, of the SCGI headers or of the "
+        "uwsgi variables.",
         value="BYTES",
     )
     limit_request_body: int = _setting(

@@ -11,7 +11,8 @@ import stat
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from gateway.addresses import Address
+from gateway.addresses import AUTO_ONLY_HERE, Address, is_loopback
+from protocols.detect import AUTO
 
 SYSTEMD_FIRST_FD = 3
 
@@ -94,6 +95,7 @@ def open_listeners(
             if not same:
                 same = _open(address, min(address.backlog or backlog, _MOST_BACKLOG))
                 opened += same
+                check_reach(same)
             for listener in same:
                 listener.key = key
             listeners += same
@@ -105,6 +107,15 @@ def open_listeners(
         if listener not in listeners:
             listener.close(unlink=False)
     return listeners
+
+
+def check_reach(listeners: Sequence[Listener]) -> None:
+    """Raise BindError where ``auto`` would be spoken with other machines."""
+    for listener in listeners:
+        if listener.protocol == AUTO and not listener.is_unix:
+            host = listener.sock.getsockname()[0]
+            if not is_loopback(host):
+                raise BindError(f"cannot listen on {describe(listener.sock)}: {AUTO_ONLY_HERE}")
 
 
 def _open(address: Address, backlog: int) -> list[Listener]:
