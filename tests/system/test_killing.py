@@ -58,7 +58,7 @@ def test_a_killed_worker_takes_only_what_it_was_serving(serve, tmp_path):
             f"error log, {len(aborted)} aborted in the access log; {len(failed)} failed, of these "
             f"{len(never_begun)} before the application had them\n{load}"
         )
-        assert len(killed) > attempts / 2, "mostly there was no worker to kill"
+        assert len(killed) > attempts / 3, "mostly there was no worker to kill"
         assert cut, "no kill ever met a request"
         assert load.refused == 0
         assert cut <= errors, "cut off, and not in the error log"
