@@ -6,8 +6,8 @@ import socket
 from typing import TYPE_CHECKING, Any
 
 from gateway.connection import Connection
-from gateway.errorlog import ErrorStream
 from gateway.handover import Handover
+from gateway.proxied import ProxiedConnection
 from gateway.service import Service, may_be_many
 from gateway.sockets import Listener
 
@@ -28,9 +28,8 @@ class Acceptor:
         self._worker = worker
         self._handover = handover
         self.listeners = {listener.sock.fileno(): listener for listener in listeners}
-        errors = ErrorStream(worker.log)
         self._services = {
-            number: Service(listener.protocol, worker.settings, errors, number)
+            number: Service(listener.protocol, worker.settings, worker.log, listener)
             for number, listener in self.listeners.items()
         }
         self.accepting = False
@@ -116,6 +115,10 @@ class Acceptor:
                 self._not_before = worker.now + _REST
                 self.set_accepting(False)
                 return
+            guard = self._services[number].guard
+            if guard is not None and not guard.admits(sock, address):
+                sock.close()
+                continue
             connection = self._connection(listener, sock, address)
             worker.guarded(connection, connection.open)
         self._at_once = min(self._at_once * 2, self._most)
@@ -126,7 +129,11 @@ class Acceptor:
         if taken is None:
             return False
         number, sock, address = taken
-        connection = self._connection(self.listeners[number], sock, address)
+        listener = self.listeners.get(number)
+        if listener is None:  # of a manager with other binds, see succession.py
+            sock.close()
+            return True
+        connection = self._connection(listener, sock, address)
         self._worker.guarded(connection, connection.resume)
         return True
 
@@ -136,7 +143,8 @@ class Acceptor:
         peer = service.peer if listener.is_unix else f"{address[0]}:{address[1]}"
         if service.codec_class.origin:
             base = base | _addresses(sock, listener.is_unix, address)
-        connection = Connection(self._worker, service, sock, peer, base)
+        kind = Connection if service.proxy_protocol == "off" else ProxiedConnection
+        connection = kind(self._worker, service, sock, peer, base)
         self._worker.connections[connection.number] = connection
         return connection
 
