@@ -33,6 +33,7 @@ from gateway.handover import Handover
 from gateway.hooks import NO_HOOKS, Hooks, ServerView, WorkerView
 from gateway.interrupts import Abandoned
 from gateway.leaving import leave
+from gateway.linux import die_with_parent
 from gateway.loader import LoadError, load_from_settings
 from gateway.orders import Orders
 from gateway.poller import READ, make_poller
@@ -166,7 +167,11 @@ class Worker:
 
     def _prepare(self) -> None:
         if not self._is_loaded:
+            # Nobody would end an import that hangs.  Later the worker sees for
+            # itself that the manager has gone, and finishes what it has.
+            die_with_parent(True)
             self.application = load_from_settings(self.settings)
+            die_with_parent(False)
         requesthooks.install(self)
         self.hooks.call("post_worker_init", self.view)
         if self.hooks.call("ready", self.view) is False:

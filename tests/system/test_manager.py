@@ -274,6 +274,24 @@ def test_preloaded_workers_leave_with_a_killed_manager(serve):
 # What cannot break it
 
 
+def test_a_worker_that_hangs_in_its_import_leaves_with_a_killed_manager(serve):
+    server = serve(
+        """
+        import os, threading
+        open("loading", "w").close()
+        threading.Event().wait()
+        """,
+        protocols=["http"],
+        kinds=["tcp"],
+        wait=False,
+    )
+    wait_for((server.folder / "loading").exists, "the import")
+    (worker,) = children(server.process.pid)
+    server.process.kill()
+    wait_for(lambda: not alive(worker), "the worker is gone")
+    server.process.wait()
+
+
 def test_orphans_are_reaped(serve):
     server = serve(
         """
