@@ -131,9 +131,14 @@ class Connection(Receiver):
         """
         with self.lock:
             item = self._next()
+            # At once: the loop would take this thread for one that will serve
+            # what arrives between here and a later look.
+            loop_is_needed = item is None and self._step_back()
         if item is not None:
             self._serve(item, seat)
-        self._worked(item)
+            self._worked(item)
+        elif loop_is_needed:
+            self.send_later()
 
     def abandoned(self, request: Request) -> None:
         """The server has answered in place of the thread that serves ``request``."""
@@ -145,28 +150,31 @@ class Connection(Receiver):
         else:
             self._worked(request)
 
-    def _worked(self, item: Request | bytes | None) -> None:
+    def _worked(self, item: Request | bytes) -> None:
         """See whether there is more to do, and who has to do it."""
         self.since = self.worker.now
         with self.lock:
             if type(item) is Request:
                 self.running.pop(item.stream, None)
-            again = item is not None and bool(self.pending) and not self.gone
+            again = bool(self.pending) and not self.gone
             if again and self.slots == 1 and self.output.size:
                 again = False
-            if not again:
-                self.active -= 1
-            loop_is_needed = not again and (
-                self.gone
-                or self.closing
-                or self.output.size
-                or self.interest != READ
-                or self.worker.retiring
-            )
+            loop_is_needed = not again and self._step_back()
         if again:
             self.worker.queue.put(self)  # type: ignore[union-attr]
         elif loop_is_needed:
             self.send_later()
+
+    def _step_back(self) -> bool:
+        """One thread serves it no more; whether the loop has to look.  Under the lock."""
+        self.active -= 1
+        return bool(
+            self.gone
+            or self.closing
+            or self.output.size
+            or self.interest != READ
+            or self.worker.retiring
+        )
 
     def _next(self) -> Request | bytes | None:
         """The first pending item that may run now; a stream number runs once at a time."""

@@ -123,10 +123,10 @@ def renew(log: logging.Logger) -> None:
 
 def log_stack(log: logging.Logger, level: int, text: str, frame: FrameType | None) -> None:
     """Log a line, and under it the stack of another thread."""
-    record = log.makeRecord(log.name, level, "", 0, text, (), None)
-    if frame is not None:
-        record.stack_info = _stack(frame)
     if log.isEnabledFor(level):
+        record = log.makeRecord(log.name, level, "", 0, text, (), None)
+        if frame is not None:
+            record.stack_info = _stack(frame)
         log.handle(record)
 
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from contextlib import suppress
 from functools import partial
-from threading import get_ident
 from typing import TYPE_CHECKING
 
 from gateway.answer import EXPIRED
@@ -32,9 +32,31 @@ _OURS = (
 )
 
 
+#: The masks of threads that are about to fork.
+_masks = threading.local()
+
+
 def guard(worker: Worker) -> None:
     """Have children that the application forks let go of what is the worker's."""
-    os.register_at_fork(after_in_child=partial(_let_go, worker))
+    os.register_at_fork(
+        before=partial(_hold_signals, worker),
+        after_in_parent=partial(_release_signals, worker),
+        after_in_child=partial(_let_go, worker),
+    )
+
+
+def _hold_signals(worker: Worker) -> None:
+    """A signal to the child must wait until it has handlers of its own.
+
+    Ours would swallow it, and tell it to the parent by the wake-up pair.
+    """
+    if not worker.is_fork:
+        _masks.before = signal.pthread_sigmask(signal.SIG_BLOCK, _OURS)
+
+
+def _release_signals(worker: Worker) -> None:
+    if not worker.is_fork:
+        signal.pthread_sigmask(signal.SIG_SETMASK, _masks.before)
 
 
 def _let_go(worker: Worker) -> None:
@@ -42,7 +64,7 @@ def _let_go(worker: Worker) -> None:
     if worker.is_fork:
         return
     worker.is_fork = True
-    ident = get_ident()
+    ident = threading.get_ident()
     for seat in worker.seats.taken:
         if seat.ident == ident and seat.exchange is not None:
             # Where it comes back into the server's code it ends; see Exchange._settle.
@@ -53,3 +75,4 @@ def _let_go(worker: Worker) -> None:
         for number in _OURS:
             if worker.orders.is_own_handler(signal.getsignal(number)):
                 signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, _masks.before)
