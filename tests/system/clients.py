@@ -1,4 +1,4 @@
-"""Raw-socket clients for HTTP, FastCGI and SCGI: requests by hand, answers byte for byte.
+"""Raw-socket clients for HTTP, FastCGI, SCGI and uwsgi: requests by hand, answers byte for byte.
 
 A peer sends what it is told, however wrong, and tells how an answer ended:
 ``Answer.whole`` is true only if the client can be sure to have all of it.
@@ -330,6 +330,41 @@ class Scgi(Peer):
             answer.fault = f"{size} bytes of {length}"
 
 
+class Uwsgi(Scgi):
+    """The uwsgi protocol: one request a connection, and an answer that begins as HTTP's do."""
+
+    protocol = "uwsgi"
+
+    @staticmethod
+    def encode(
+        target: str = "/",
+        *,
+        method: str = "GET",
+        headers: Headers = (),
+        body: bytes = b"",
+        more: dict[str, str | None] | None = None,
+    ) -> bytes:
+        return packet(variables(target, method, headers, len(body), more)) + body
+
+    def head(self, method: str = "GET") -> Answer:
+        block = self.until(b"\r\n\r\n")
+        if block is None:
+            raise ConnectionError(f"no answer but {self.ended}: {bytes(self.buffer)!r}")
+        line, _, rest = block[:-4].partition(b"\r\n")
+        version, code = line.split(b" ", 2)[:2]
+        assert version == b"HTTP/1.1", line
+        answer = Answer(int(code), fields(rest) if rest else [], block)
+        answer.bodyless = method == "HEAD" or answer.status in (204, 304)
+        return answer
+
+
+def packet(pairs: Iterable[tuple[str, str]], modifier1: int = 0, modifier2: int = 0) -> bytes:
+    """The header and the variables of a uwsgi request."""
+    texts = [text.encode("latin-1") for pair in pairs for text in pair]
+    block = b"".join(struct.pack("<H", len(text)) + text for text in texts)
+    return struct.pack("<BHB", modifier1, len(block), modifier2) + block
+
+
 def netstring(pairs: Iterable[tuple[str, str]]) -> bytes:
     """The headers of an SCGI request."""
     block = "".join(f"{name}\0{value}\0" for name, value in pairs).encode("latin-1")
@@ -475,7 +510,15 @@ def encode_pairs(pairs: Iterable[tuple[str, str]]) -> bytes:
     return data
 
 
-PEERS: dict[str, type[Peer]] = {"http": Http, "fastcgi": FastCgi, "scgi": Scgi}
+PEERS: dict[str, type[Peer]] = {
+    "http": Http,
+    "fastcgi": FastCgi,
+    "scgi": Scgi,
+    "uwsgi": Uwsgi,
+}
+
+#: One request a connection, and only with a length.
+SINGLE = ("scgi", "uwsgi")
 
 
 class Gate:

@@ -22,7 +22,7 @@ from clients import PEERS, TIMEOUT, Address, Peer
 START_TIMEOUT = 30.0
 STOP_TIMEOUT = 20.0
 
-PROTOCOLS = ("http", "fastcgi", "scgi")
+PROTOCOLS = ("http", "fastcgi", "scgi", "uwsgi")
 KINDS = ("tcp", "unix")
 
 #: One-idea applications; importable here, so that tests can go through their tables.

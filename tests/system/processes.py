@@ -17,7 +17,7 @@ from pathlib import Path
 from time import monotonic, sleep
 from typing import Self
 
-from clients import PEERS, Address
+from clients import PEERS, SINGLE, Address
 
 GATEWAY = [sys.executable, "-m", "gateway"]
 TIMEOUT = 30.0
@@ -301,8 +301,8 @@ class Load:
         self.unanswered: dict[str, float] = {}
         self._protocol = protocol
         self._address = address
-        self._closes = not keep or protocol == "scgi"
-        self._request = {"close": True} if not keep and protocol != "scgi" else {}
+        self._closes = not keep or protocol in SINGLE
+        self._request = {"close": True} if not keep and protocol not in SINGLE else {}
         self._request |= {"method": method, "body": body}
         self._target = target if callable(target) else lambda: target
         self._races = races

@@ -4,7 +4,6 @@ import os
 import re
 import signal
 import socket
-import ssl
 import stat
 import struct
 
@@ -20,15 +19,14 @@ from clients import (
     TIMEOUT,
     FastCgi,
     Http,
-    Scgi,
     begin,
     encode_pairs,
-    fields,
     netstring,
     record,
     records,
     variables,
 )
+from conftest import PROTOCOLS
 
 APP = """
 def app(environ, start_response):
@@ -258,90 +256,10 @@ def test_fastcgi_without_a_method_is_refused(strict):
     logged_once(strict, peer, "REQUEST_METHOD is missing")
 
 
-# The wrong protocol
-
-
-def client_hello():
-    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-    context = ssl.create_default_context()
-    with pytest.raises(ssl.SSLWantReadError):
-        context.wrap_bio(incoming, outgoing, server_hostname="localhost").do_handshake()
-    return outgoing.read()
-
-
-def uwsgi():
-    pairs = (("REQUEST_METHOD", "GET"), ("REQUEST_URI", "/bad"), ("SERVER_PROTOCOL", "HTTP/1.1"))
-    block = b"".join(
-        struct.pack("<H", len(text)) + text.encode() for pair in pairs for text in pair
-    )
-    return struct.pack("<BHB", 0, len(block), 0) + block
-
-
-FIRST_BYTES = {
-    "HTTP": Http.encode("/bad"),
-    "TLS": client_hello(),
-    "FastCGI": FastCgi.encode("/bad", number=3),
-    "SCGI": Scgi.encode("/bad"),
-    "uwsgi": uwsgi(),
-    "HTTP/2": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0",
-    "the PROXY protocol": b"PROXY TCP4 192.0.2.1 192.0.2.2 5000 80\r\n" + Http.encode("/bad"),
-    "the PROXY protocol 2": b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c" + bytes(12) + Http.encode("/bad"),
-}
-OWN = {"http": "HTTP", "fastcgi": "FastCGI", "scgi": "SCGI"}
-WRONG = [(bind, found) for bind in OWN for found in FIRST_BYTES if found != OWN[bind]]
-
-
-def check_language(found, answer):
-    """The peer understands what it gets."""
-    if found in ("HTTP", "uwsgi"):
-        assert answer.startswith(b"HTTP/1.1 400 ")
-        assert b"arrived on a" in answer
-    elif found == "SCGI":
-        assert ("Status", "400 Bad Request") in fields(answer.partition(b"\r\n\r\n")[0])
-    elif found == "FastCGI":
-        assert b"Status: 400 Bad Request\r\n" in answer
-        assert answer.endswith(record(STDOUT, 3) + record(END, 3, bytes(8)))
-    elif found == "TLS":
-        assert answer == b"\x15\3\1\0\2\2\x46"  # a fatal protocol_version alert
-    elif found == "HTTP/2":
-        settings, goaway = answer[:9], answer[9:]
-        assert settings == b"\0\0\0\4\0\0\0\0\0"
-        assert goaway[3] == 7
-        assert struct.unpack(">I", goaway[13:17]) == (0xD,)  # HTTP_1_1_REQUIRED
-    else:
-        assert answer == b""
-
-
-@pytest.mark.parametrize(("bind", "found"), WRONG)
-def test_the_wrong_protocol_gets_an_answer_in_its_language_and_one_plain_line(strict, bind, found):
-    peer = strict.connect(bind)
-    peer.send(FIRST_BYTES[found])
-    check_language(found, peer.rest())
-    assert peer.ended == "end of file"
-    title = found.removesuffix(" 2")
-    logged_once(strict, peer, f"{title} arrived on a", f" {OWN[bind]} bind: ")
-
-
-def test_the_line_about_the_wrong_protocol_names_the_directive_to_use(strict):
-    peer = strict.connect("fastcgi")
-    peer.send(FIRST_BYTES["HTTP"])
-    peer.rest()
-    logged_once(strict, peer, "HTTP arrived on a FastCGI bind: use fastcgi_pass, not proxy_pass")
-
-
-def test_a_tls_client_is_told_so_that_it_understands(strict, protocol):
-    context = ssl.create_default_context()
-    with (
-        socket.create_connection(strict.addresses[protocol, "tcp"], TIMEOUT) as sock,
-        pytest.raises(ssl.SSLError, match=r"PROTOCOL_VERSION|protocol version"),
-    ):
-        context.wrap_socket(sock, server_hostname="localhost")
-
-
 def test_bad_input_leaves_the_worker_as_it_was(strict):
     """After everything above."""
     assert len(strict.workers) == 1
-    for protocol in OWN:
+    for protocol in PROTOCOLS:
         assert strict.ask(protocol, "/good").body == b"served"
 
 
@@ -480,7 +398,7 @@ def test_an_application_that_cannot_be_imported_at_reload_leaves_the_old_code(se
     source.write_text(APP.replace("served", "served by better code"))
     server.kill(signal.SIGHUP)
     server.wait_for_log(rf"worker {old[0]} left")
-    for protocol in OWN:
+    for protocol in PROTOCOLS:
         assert server.ask(protocol).body == b"served by better code"
 
 

@@ -5,6 +5,7 @@ import hashlib
 import json
 
 import pytest
+from clients import SINGLE
 from conftest import PROTOCOLS, numbered
 from rules_app import WAYS_TO_READ
 from test_wsgi_heads import follow
@@ -13,7 +14,7 @@ FRAMINGS = [
     (protocol, framing)
     for protocol in PROTOCOLS
     for framing in ("length", "unknown length")
-    if (protocol, framing) != ("scgi", "unknown length")
+    if not (protocol in SINGLE and framing == "unknown length")
 ]
 
 
@@ -37,7 +38,7 @@ def test_input_by_every_method_and_a_true_end_of_file(rules, protocol, framing, 
     options = {"chunked": True} if framing != "length" else {}
     peer = rules.connect(protocol)
     for way in WAYS_TO_READ:
-        if protocol == "scgi":
+        if protocol in SINGLE:
             peer = rules.connect(protocol)
         answer = peer.ask(f"/reads?{way}", method="POST", body=body, **options)
         assert answer.status == 200, way
@@ -53,7 +54,7 @@ def test_a_body_that_nobody_reads_spoils_nothing(rules, protocol, framing):
     options = {"chunked": True} if framing != "length" else {}
     peer = rules.connect(protocol)
     for size in (1, 3_000_000):
-        if protocol == "scgi":
+        if protocol in SINGLE:
             peer = rules.connect(protocol)
         answer = peer.ask("/pid", method="POST", body=numbered(size), **options)
         assert answer.status == 200

@@ -3,6 +3,7 @@
 import re
 
 import pytest
+from clients import SINGLE
 from rules_app import BAD_HEADS, EXCEPTIONS, WRONG_RESULTS
 
 SECRETS = (b"Injected", b"X-Evil", b"Evil", b"never seen")
@@ -10,8 +11,8 @@ SECRETS = (b"Injected", b"X-Evil", b"Evil", b"never seen")
 
 def follow(server, peer):
     """The next request: on the same connection where the protocol keeps it."""
-    if peer.protocol == "scgi":
-        peer = server.connect("scgi")
+    if peer.protocol in SINGLE:
+        peer = server.connect(peer.protocol)
     answer = peer.ask("/pid")
     assert answer.status == 200
     assert [int(answer.body)] == server.workers
