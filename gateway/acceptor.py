@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import socket
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from gateway.connection import Connection
+from gateway.errorlog import ErrorStream
 from gateway.handover import Handover
-from gateway.proxied import ProxiedConnection
 from gateway.service import Service, may_be_many
 from gateway.sockets import Listener
 
@@ -28,8 +29,9 @@ class Acceptor:
         self._worker = worker
         self._handover = handover
         self.listeners = {listener.sock.fileno(): listener for listener in listeners}
+        errors = ErrorStream(worker.log)
         self._services = {
-            number: Service(listener.protocol, worker.settings, worker.log, listener)
+            number: Service(listener.protocol, worker.settings, errors, number)
             for number, listener in self.listeners.items()
         }
         self.accepting = False
@@ -84,16 +86,23 @@ class Acceptor:
 
         While other workers go on, the backlog is theirs.
         """
+        waiting: list[Connection] = []
         if self._worker.stopping:
-            for number in self.listeners:
-                self._at_once = self._worker.settings.backlog
-                self._accept(number)
+            # All of them first, then serve: a client that has its answer comes back, and with one
+            # thread there would be no end while requests are served in between.
+            for listener in self.listeners.values():
+                with suppress(OSError):
+                    for _ in range(self._worker.settings.backlog):
+                        # Not a list at once: what came before the error counts.
+                        waiting.append(self._connection(listener, *listener.accept()))  # noqa: PERF401
             while self._take_over():
                 pass
         self.set_accepting(False)
         for listener in self.listeners.values():
             listener.close(unlink=False)
         self.listeners.clear()
+        for connection in waiting:
+            self._worker.guarded(connection, connection.open)
 
     def _accept(self, number: int) -> None:
         """Accept as many as waited last time, twice as many if all of those came."""
@@ -115,10 +124,6 @@ class Acceptor:
                 self._not_before = worker.now + _REST
                 self.set_accepting(False)
                 return
-            guard = self._services[number].guard
-            if guard is not None and not guard.admits(sock, address):
-                sock.close()
-                continue
             connection = self._connection(listener, sock, address)
             worker.guarded(connection, connection.open)
         self._at_once = min(self._at_once * 2, self._most)
@@ -143,8 +148,7 @@ class Acceptor:
         peer = service.peer if listener.is_unix else f"{address[0]}:{address[1]}"
         if service.codec_class.origin:
             base = base | _addresses(sock, listener.is_unix, address)
-        kind = Connection if service.proxy_protocol == "off" else ProxiedConnection
-        connection = kind(self._worker, service, sock, peer, base)
+        connection = Connection(self._worker, service, sock, peer, base)
         self._worker.connections[connection.number] = connection
         return connection
 
