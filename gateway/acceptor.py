@@ -7,8 +7,8 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from gateway.connection import Connection
-from gateway.errorlog import ErrorStream
 from gateway.handover import Handover
+from gateway.proxied import ProxiedConnection
 from gateway.service import Service, may_be_many
 from gateway.sockets import Listener
 
@@ -29,9 +29,8 @@ class Acceptor:
         self._worker = worker
         self._handover = handover
         self.listeners = {listener.sock.fileno(): listener for listener in listeners}
-        errors = ErrorStream(worker.log)
         self._services = {
-            number: Service(listener.protocol, worker.settings, errors, number)
+            number: Service(listener.protocol, worker.settings, worker.log, listener)
             for number, listener in self.listeners.items()
         }
         self.accepting = False
@@ -86,23 +85,23 @@ class Acceptor:
 
         While other workers go on, the backlog is theirs.
         """
-        waiting: list[Connection] = []
+        waiting: list[tuple[Service, socket.SocketType, Any]] = []
         if self._worker.stopping:
             # All of them first, then serve: a client that has its answer comes back, and with one
             # thread there would be no end while requests are served in between.
-            for listener in self.listeners.values():
+            for number, listener in self.listeners.items():
                 with suppress(OSError):
                     for _ in range(self._worker.settings.backlog):
                         # Not a list at once: what came before the error counts.
-                        waiting.append(self._connection(listener, *listener.accept()))  # noqa: PERF401
+                        waiting.append((self._services[number], *listener.accept()))  # noqa: PERF401
             while self._take_over():
                 pass
         self.set_accepting(False)
         for listener in self.listeners.values():
             listener.close(unlink=False)
         self.listeners.clear()
-        for connection in waiting:
-            self._worker.guarded(connection, connection.open)
+        for accepted in waiting:
+            self._open(*accepted)
 
     def _accept(self, number: int) -> None:
         """Accept as many as waited last time, twice as many if all of those came."""
@@ -124,9 +123,16 @@ class Acceptor:
                 self._not_before = worker.now + _REST
                 self.set_accepting(False)
                 return
-            connection = self._connection(listener, sock, address)
-            worker.guarded(connection, connection.open)
+            self._open(self._services[number], sock, address)
         self._at_once = min(self._at_once * 2, self._most)
+
+    def _open(self, service: Service, sock: socket.SocketType, address: Any) -> None:
+        guard = service.guard
+        if guard is not None and not guard.admits(sock, address):
+            sock.close()
+            return
+        connection = self._connection(service, sock, address)
+        self._worker.guarded(connection, connection.open)
 
     def _take_over(self) -> bool:
         """Go on with a connection of a worker that retires; False if there is none."""
@@ -134,21 +140,21 @@ class Acceptor:
         if taken is None:
             return False
         number, sock, address = taken
-        listener = self.listeners.get(number)
-        if listener is None:  # of a manager with other binds, see succession.py
+        service = self._services.get(number)
+        if service is None:  # of a manager with other binds, see succession.py
             sock.close()
             return True
-        connection = self._connection(listener, sock, address)
+        connection = self._connection(service, sock, address)
         self._worker.guarded(connection, connection.resume)
         return True
 
-    def _connection(self, listener: Listener, sock: socket.SocketType, address: Any) -> Connection:
-        service = self._services[listener.sock.fileno()]
+    def _connection(self, service: Service, sock: socket.SocketType, address: Any) -> Connection:
         base = service.base
-        peer = service.peer if listener.is_unix else f"{address[0]}:{address[1]}"
+        peer = service.peer if service.is_unix else f"{address[0]}:{address[1]}"
         if service.codec_class.origin:
-            base = base | _addresses(sock, listener.is_unix, address)
-        connection = Connection(self._worker, service, sock, peer, base)
+            base = base | _addresses(sock, service.is_unix, address)
+        kind = Connection if service.proxy_protocol == "off" else ProxiedConnection
+        connection = kind(self._worker, service, sock, peer, base)
         self._worker.connections[connection.number] = connection
         return connection
 

@@ -8,7 +8,9 @@ from ipaddress import ip_address
 from typing import Any
 from urllib.parse import parse_qsl
 
+from gateway.trust import check_entry
 from protocols.detect import AUTO
+from protocols.proxy_protocol import VERSIONS
 
 DEFAULT_PORT = 8000
 DEFAULT_MODE = 0o660
@@ -42,6 +44,8 @@ class Address:
     owner: str = ""
     group: str = ""
     backlog: int = 0
+    allow: tuple[str, ...] = ()
+    proxy_protocol: str = ""
 
     @property
     def key(self) -> str:
@@ -115,9 +119,14 @@ def _options(query: str) -> dict[str, Any]:
                 options[name] = _number(value, 10, 1 << 30)
             elif name in ("owner", "group"):
                 options[name] = value
+            elif name == "allow":
+                options[name] = _peers(value)
+            elif name == "proxy_protocol":
+                options[name] = _version(value)
             else:
                 raise AddressError(
-                    f"there is no option {name!r}; there are mode, owner, group and backlog"
+                    f"there is no option {name!r}; there are mode, owner, group, backlog, allow "
+                    "and proxy_protocol"
                 )
         except ValueError as error:
             if isinstance(error, AddressError):
@@ -125,6 +134,24 @@ def _options(query: str) -> dict[str, Any]:
             kind = "mode such as 0660" if name == "mode" else "number"
             raise AddressError(f"{name}={value} is no {kind}") from None
     return options
+
+
+def _peers(text: str) -> tuple[str, ...]:
+    entries = tuple(filter(None, (part.strip() for part in text.split(","))))
+    if not entries:
+        raise AddressError("allow= takes addresses, networks, * and user:NAME, with commas")
+    for entry in entries:
+        try:
+            check_entry(entry, users=True)
+        except ValueError as error:
+            raise AddressError(f"allow={text}: {error}") from None
+    return entries
+
+
+def _version(text: str) -> str:
+    if text not in VERSIONS:
+        raise AddressError(f"proxy_protocol={text}: allowed are {', '.join(VERSIONS)}")
+    return text
 
 
 def _number(text: str, base: int, most: int) -> int:

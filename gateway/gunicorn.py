@@ -6,7 +6,7 @@ from typing import Any
 
 _TLS = "TLS is not supported: a front end ends it"
 _LOGS = "not supported: errorlog, loglevel, accesslog and access_log_format say what is logged"
-_PROXY = "not supported"
+_PROXY = "forwarded_headers says which fields a trusted proxy sets"
 _STRICT = "requests are read strictly"
 _STATS = "not supported"
 _ASGI = "ASGI is not supported"
@@ -29,12 +29,8 @@ NOT_USED: dict[str, str] = {
     "initgroups": "always done for a user that has a name",
     "tmp_upload_dir": "body_spool_dir says it",
     "secure_scheme_headers": _PROXY,
-    "forwarded_allow_ips": _PROXY,
     "forwarder_headers": _PROXY,
-    "header_map": _PROXY,
-    "proxy_protocol": _PROXY,
-    "proxy_allow_ips": _PROXY,
-    "uwsgi_allow_ips": _PROXY,
+    "uwsgi_allow_ips": "allow_from says it",
     "capture_output": "not supported: what the application prints goes where gateway's does",
     "enable_stdio_inheritance": "not needed: standard input and output are inherited",
     "disable_redirect_access_to_syslog": _LOGS,

@@ -8,6 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from gateway.guard import user_number
+from gateway.trust import USER, check_entry
+
 
 class SettingError(Exception):
     """A setting has a value that is not allowed; the message is for the user."""
@@ -15,6 +18,10 @@ class SettingError(Exception):
     def __init__(self, name: str, value: object, allowed: str, source: str = "") -> None:
         where = f" (from {source})" if source else ""
         super().__init__(f"{name} is {value!r}{where}: {allowed}")
+
+
+class Unfit(ValueError):
+    """A value is not allowed, for the reason that the message gives."""
 
 
 class Kind:
@@ -121,6 +128,29 @@ def words(*choices: str) -> Kind:
 
     allowed = f"one or more of {', '.join(choices)}" if choices else "one or more texts"
     return Kind(f"{allowed}, separated by commas, are allowed", read, many=True)
+
+
+def peers(*, users: bool = False) -> Kind:
+    """``users``: the users of peers on unix sockets too."""
+
+    def read(value: Any) -> tuple[str, ...]:
+        items: tuple[str, ...] = words().read(value)
+        for item in items:
+            try:
+                check_entry(item, users=users)
+                if item.startswith(USER):
+                    user_number(item[len(USER) :])
+            except ValueError as error:
+                raise Unfit(str(error)) from None
+        return items
+
+    last = "user:NAME for peers on unix sockets" if users else "unix for peers on unix sockets"
+    return Kind(
+        f"addresses, networks such as 10.0.0.0/8, * for everybody and {last}, separated by "
+        "commas, are allowed",
+        read,
+        many=True,
+    )
 
 
 def umask() -> Kind:

@@ -26,7 +26,7 @@ from gateway.accesslog import AccessLog
 from gateway.answer import EXPIRED
 from gateway.body import Spool
 from gateway.channel import ClientDisconnected
-from gateway.errorlog import ErrorStream, open_error_log
+from gateway.errorlog import open_error_log
 from gateway.hooks import WorkerView
 from gateway.kinds import SettingError
 from gateway.loader import LoadError, load_from_settings
@@ -216,7 +216,7 @@ class _Connection:
         self.settings = settings
         self.codec = CgiAnswers(Limits())
         # As for any other of the family, but for what is said of the process.
-        self.service = Service(CGI, settings, ErrorStream(log), codec=CgiAnswers)
+        self.service = Service(CGI, settings, log, codec=CgiAnswers)
         self.base = self.service.base | {
             "wsgi.multithread": False,
             "wsgi.multiprocess": True,

@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gateway import __version__
 from gateway.environ import cgi_normaliser, http_mounter
 from gateway.errorlog import ErrorStream
 from gateway.filewrapper import FileWrapper
+from gateway.guard import Guard, guard_for
 from gateway.settings import Settings
+from gateway.trust import Forwarding, Peers
 from protocols import codec_class
 from protocols.detect import AUTO, CHOICES
-from protocols.model import Codec, Limits
+from protocols.http1_head import is_claim
+from protocols.model import CLAIMS, Codec, Limits
+
+if TYPE_CHECKING:
+    from logging import Logger
+
+    from gateway.sockets import Listener
 
 Normaliser = Callable[[dict[str, str]], None]
 
@@ -28,6 +36,7 @@ def limits_of(settings: Settings) -> Limits:
         multiplex=settings.fastcgi_multiplex_max,
         connections=settings.worker_connections,
         roles=settings.fastcgi_roles,
+        header_map=settings.header_map,
     )
 
 
@@ -45,41 +54,44 @@ class Service:
         "base",
         "choices",
         "codec_class",
+        "guard",
+        "is_unix",
         "keepalive",
         "limits",
         "listener",
         "normalise",
         "peer",
         "protocol",
+        "proxy_protocol",
     )
 
     def __init__(
         self,
         protocol: str,
         settings: Settings,
-        errors: ErrorStream,
-        listener: int = -1,
+        log: Logger,
+        listener: Listener | None = None,
         codec: type[Codec] | None = None,
     ) -> None:
         """``codec`` is given where the protocol has none that can be looked up."""
         #: The listening descriptor, the same in every worker.
-        self.listener = listener
+        self.listener = -1 if listener is None else listener.sock.fileno()
+        self.is_unix: bool = listener is not None and listener.is_unix
         #: By protocol, where the peer's first byte chooses it.  Until then a connection
         #: is HTTP's, which says nothing to a peer that says nothing.
         self.choices: dict[str, Service] | None = None
         if protocol == AUTO:
-            self.choices = {name: Service(name, settings, errors, listener) for name in CHOICES}
+            self.choices = {name: Service(name, settings, log, listener) for name in CHOICES}
         self.protocol: str = protocol
         #: What the log calls a peer on a unix socket, which has no address.
         self.peer = f"a peer on {protocol}"
         name = "http" if protocol == AUTO else protocol
         self.codec_class: type[Codec] = codec or codec_class(name)
         self.limits = limits_of(settings)
-        self.normalise: Normaliser | None
         self.base: dict[str, Any] = {
             "GATEWAY_INTERFACE": "CGI/1.1",
             "wsgi.version": (1, 0),
-            "wsgi.errors": errors,
+            "wsgi.errors": ErrorStream(log),
             "wsgi.multithread": settings.threads > 1,
             "wsgi.multiprocess": may_be_many(settings),
             "wsgi.run_once": False,
@@ -89,8 +101,59 @@ class Service:
         if self.codec_class.origin:
             self.base["SERVER_SOFTWARE"] = f"gateway/{__version__}"
             self.base["wsgi.url_scheme"] = "http"
-            self.normalise = http_mounter(settings.script_name)
+            mount = http_mounter(settings.script_name)
             self.keepalive = settings.keepalive
         else:
-            self.normalise = cgi_normaliser(settings.script_name, settings.path_info_source)
+            mount = cgi_normaliser(settings.script_name, settings.path_info_source)
             self.keepalive = settings.fastcgi_keepalive
+        forwarding = Forwarding(
+            Peers(settings.forwarded_allow_ips),
+            settings.forwarded_headers,
+            mounts=settings.script_name is None,
+            log=log,
+        )
+        #: Makes an environ of variables; raises BadVariables.
+        self.normalise: Normaliser = _normaliser(
+            mount, forwarding, marked=self.codec_class.marks_claims
+        )
+        own = "" if listener is None else listener.proxy_protocol
+        #: Version of the PROXY protocol header that comes first, or "off".
+        self.proxy_protocol: str = own or settings.proxy_protocol
+        #: Who may connect; None: everybody.
+        self.guard: Guard | None = None
+        if listener is not None:
+            self.guard = guard_for(
+                protocol,
+                settings,
+                log,
+                is_unix=self.is_unix,
+                allow=listener.allow,
+                proxied=self.proxy_protocol != "off",
+            )
+
+
+def _normaliser(mount: Normaliser | None, forwarding: Forwarding, *, marked: bool) -> Normaliser:
+    """What is done with every environ; ``marked``: the codec says which ones have claims."""
+    settle = forwarding.apply
+
+    def plain(environ: dict[str, str]) -> None:
+        if CLAIMS in environ:
+            del environ[CLAIMS]
+            settle(environ)
+
+    def mounted(environ: dict[str, str]) -> None:
+        assert mount is not None
+        mount(environ)
+        if CLAIMS in environ:
+            del environ[CLAIMS]
+            settle(environ)
+
+    def searched(environ: dict[str, str]) -> None:
+        if mount is not None:
+            mount(environ)
+        if any(map(is_claim, environ)):
+            settle(environ)
+
+    if not marked:
+        return searched
+    return plain if mount is None else mounted

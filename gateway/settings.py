@@ -14,6 +14,8 @@ from gateway import kinds
 from gateway.hooks import NO_HOOKS, Hooks
 from gateway.kinds import Kind, SettingError
 from gateway.process import processors
+from gateway.trust import FIELDS
+from protocols.proxy_protocol import VERSIONS
 
 __all__ = ["Resolved", "SettingError", "Settings", "kind_of"]
 
@@ -118,6 +120,51 @@ class Settings:
         "PATH_INFO as the front end routed it, or in the client's own spelling. A front end that "
         "guards /admin never sees /admin/../public as /admin: an application that reads the "
         "client's spelling may.",
+        value="NAME",
+    )
+    allow_from: tuple[str, ...] = _setting(
+        (),
+        kinds.peers(users=True),
+        "Who may connect: addresses, networks and * for TCP, user:NAME for unix sockets. Not "
+        "set: HTTP serves everybody; FastCGI, SCGI and uwsgi over TCP serve this machine only "
+        "(for FastCGI the variable FCGI_WEB_SERVER_ADDRS may say otherwise). A bind takes "
+        "?allow=ADDRESSES for itself.",
+        value="PEERS",
+    )
+    forwarded_allow_ips: tuple[str, ...] = _setting(
+        ("127.0.0.1", "::1", "unix"),
+        kinds.peers(),
+        "Proxies that are believed about their clients: addresses, networks, unix for any peer "
+        "on a unix socket, * for every peer. From others X-Forwarded-* and Forwarded are "
+        "dropped. The peer is REMOTE_ADDR: behind FastCGI, SCGI and uwsgi the front end's own "
+        "client.",
+        value="PEERS",
+    )
+    forwarded_headers: tuple[str, ...] = _setting(
+        FIELDS,
+        kinds.words(*FIELDS),
+        "What is believed of a trusted proxy; the rest of these is dropped. Name only what the "
+        "proxy sets or clears itself.",
+        value="NAMES",
+    )
+    proxy_protocol: str = _setting(
+        "off",
+        kinds.choice(*VERSIONS),
+        "Version of the PROXY protocol header with which every connection must start; auto: "
+        "either version. A bind takes ?proxy_protocol=VERSION for itself.",
+        value="VERSION",
+    )
+    proxy_allow_ips: tuple[str, ...] = _setting(
+        ("127.0.0.1", "::1", "unix"),
+        kinds.peers(),
+        "Who may send a PROXY protocol header, and so may connect where one is expected.",
+        value="PEERS",
+    )
+    header_map: str = _setting(
+        "drop",
+        kinds.choice("drop", "refuse", "dangerous"),
+        "HTTP field names with an underscore: dropped, refused with a 400, or passed on although "
+        "as variables they cannot be told from names with a hyphen.",
         value="NAME",
     )
     keepalive: float = _setting(

@@ -29,7 +29,17 @@ class BindError(Exception):
 class Listener:
     """A listening socket and the protocol spoken on it."""
 
-    __slots__ = ("_family", "inode", "is_unix", "key", "path", "protocol", "sock")
+    __slots__ = (
+        "_family",
+        "allow",
+        "inode",
+        "is_unix",
+        "key",
+        "path",
+        "protocol",
+        "proxy_protocol",
+        "sock",
+    )
 
     def __init__(self, sock: socket.socket, protocol: str, path: str = "", key: str = "") -> None:
         self.sock = sock
@@ -37,6 +47,9 @@ class Listener:
         self.path = path
         #: Which bind it belongs to; the same for the manager that follows.
         self.key = key
+        #: The bind's own settings; empty: those of all binds.
+        self.allow: tuple[str, ...] = ()
+        self.proxy_protocol = ""
         self.inode = os.stat(path).st_ino if path and os.path.exists(path) else 0
         self._family = int(sock.family)
         self.is_unix = sock.family == socket.AF_UNIX
@@ -98,6 +111,8 @@ def open_listeners(
                 check_reach(same)
             for listener in same:
                 listener.key = key
+                listener.allow = address.allow
+                listener.proxy_protocol = address.proxy_protocol
             listeners += same
     except BaseException:
         for listener in opened:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from gateway import configfile
-from gateway.kinds import SettingError, is_auto
+from gateway.kinds import SettingError, Unfit, is_auto
 from gateway.settings import Resolved, Settings, kind_of
 
 PREFIX = "GATEWAY_"
@@ -61,6 +61,8 @@ def _read(name: str, value: Any, source: str) -> Any:
     kind = kind_of(name)
     try:
         return kind.read(value)
+    except Unfit as error:
+        raise SettingError(name, value, f"{error}; {kind.allowed}", source) from None
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError):
         raise SettingError(name, value, kind.allowed, source) from None
 

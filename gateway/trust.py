@@ -9,7 +9,7 @@ those who wrote them are trusted.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import TYPE_CHECKING
 
@@ -331,10 +331,3 @@ def _set_prefix(environ: Environ, prefix: str) -> None:
         environ["PATH_INFO"] = (script + info)[len(prefix) :]
     else:
         environ["SCRIPT_NAME"] = prefix + script
-
-
-def forwarder(
-    entries: Iterable[str], fields: Iterable[str], *, mounts: bool, log: logging.Logger
-) -> Callable[[Environ], None]:
-    """The function that settles the claims of one environ."""
-    return Forwarding(Peers(entries), fields, mounts=mounts, log=log).apply

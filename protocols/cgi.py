@@ -62,7 +62,7 @@ def merged(environ: dict[str, str], name: str, value: str) -> str:
 
 def drop_foreign(environ: dict[str, str]) -> None:
     """Drop what must not reach the application."""
-    if not _DROPPED.isdisjoint(environ):
+    if not environ.keys().isdisjoint(_DROPPED):
         for name in _DROPPED.intersection(environ):
             del environ[name]
 

@@ -40,6 +40,8 @@ from protocols.fastcgi_records import (
     values_result,
 )
 from protocols.model import (
+    CLAIM_MARK,
+    CLAIMS,
     UNKNOWN,
     Abort,
     Body,
@@ -94,10 +96,20 @@ class _Stream:
         return not (request.ended or (self.stdin_done and self.data_done))
 
 
+def _environ(block: bytes) -> dict[str, str]:
+    """The variables of a whole PARAMS stream.  Raises ValueError."""
+    environ = decode_pairs(block)
+    drop_foreign(environ)
+    if CLAIM_MARK in block:
+        environ[CLAIMS] = ""
+    return environ
+
+
 class FastCgiCodec(CgiCodec):
     """The application's side of one FastCGI connection."""
 
     concurrent: ClassVar[bool] = True
+    marks_claims: ClassVar[bool] = True
     raw_body: ClassVar[bool] = False
 
     def __init__(self, limits: Limits) -> None:
@@ -289,8 +301,7 @@ class FastCgiCodec(CgiCodec):
         block = stream.params[0] if len(stream.params) == 1 else b"".join(stream.params)
         stream.params.clear()
         try:
-            environ = decode_pairs(block)
-            drop_foreign(environ)
+            environ = _environ(block)
             length = body_length(environ)
             if stream.role == "filter":
                 stream.data_length = body_length(environ, "FCGI_DATA_LENGTH")

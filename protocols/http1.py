@@ -15,17 +15,8 @@ from typing import ClassVar
 
 import httptools
 
-from protocols.headers import (
-    BODYLESS,
-    DATE,
-    NOT_MODIFIED,
-    RESET_CONTENT,
-    SERVER,
-    TOKEN,
-    encode_fields,
-    status_code,
-)
-from protocols.headers import CONTENT_LENGTH as HAS_LENGTH
+from protocols.headers import TOKEN
+from protocols.http1_answer import Http1Answers
 from protocols.http1_head import (
     HOST,
     LENGTH,
@@ -35,18 +26,19 @@ from protocols.http1_head import (
     check_line_ends,
     check_partial,
     check_sizes,
+    is_claim,
     malformed_line,
     refusal,
     set_path,
+    special_variable,
     split_request_line,
     variable_for,
 )
 from protocols.model import (
+    CLAIMS,
     UNKNOWN,
     Body,
-    Codec,
     Event,
-    Headers,
     Limits,
     ProtocolError,
     Request,
@@ -61,14 +53,11 @@ _EXPECT, _TRANSFER_ENCODING = "HTTP_EXPECT", "HTTP_TRANSFER_ENCODING"
 _UPGRADE_FIELD = re.compile(rb"(?im)^upgrade(?=:)")
 
 
-class Http1Codec(Codec):
+class Http1Codec(Http1Answers):
     """HTTP/1.0 and HTTP/1.1, keep-alive and pipelining."""
 
     origin: ClassVar[bool] = True
-    #: Field lines of every answer that lacks them (RFC 9110 sections 6.6.1 and
-    #: 10.2.4).  The codec has no clock: the driver keeps ``date`` fresh.
-    date: ClassVar[str] = ""
-    server: ClassVar[str] = "Server: gateway\r\n"
+    marks_claims: ClassVar[bool] = True
 
     def __init__(self, limits: Limits) -> None:
         super().__init__(limits)
@@ -143,7 +132,7 @@ class Http1Codec(Codec):
                 head = data if end == len(data) and position == 0 else data[position:end]
                 self._message(head, events)
                 return end
-        elif buffer[0] in b"\r\n":
+        elif buffer[0] == 13:
             if data[position] != 10:
                 raise refusal(400, "a carriage return without a line feed")
             buffer.clear()
@@ -163,7 +152,7 @@ class Http1Codec(Codec):
 
     def _skip_empty_line(self, data: bytes, position: int) -> int:
         if data[position] == 10:
-            return position + 1
+            raise refusal(400, "a line ends without a carriage return")
         if position + 1 == len(data):
             self._buffer += b"\r"
             return position + 1
@@ -229,8 +218,10 @@ class Http1Codec(Codec):
         except httptools.HttpParserInvalidMethodError:
             if TOKEN.fullmatch(method):
                 raise refusal(501, "the method is not implemented") from None
-            raise malformed_line(head, "the method is malformed") from None
+            raise malformed_line(head[: head.find(b"\r")], "the method is malformed") from None
         except httptools.HttpParserError as error:
+            if isinstance(error.__context__, ProtocolError):  # raised in on_header
+                raise error.__context__ from None
             check_line_ends(head)
             coding = environ.get(_TRANSFER_ENCODING)
             if coding is not None and "invalid `Transfer-Encoding`" in str(error):
@@ -251,7 +242,9 @@ class Http1Codec(Codec):
         if variable is None:
             variable = variable_for(name)
         if not variable:
-            return
+            variable = self._special(name)
+            if not variable:
+                return
         text = value.decode("latin-1")
         if self._trim:
             text = text.rstrip(" \t")
@@ -262,6 +255,13 @@ class Http1Codec(Codec):
             separator = "; " if variable == "HTTP_COOKIE" else ","
             text = environ[variable] + separator + text
         environ[variable] = text
+
+    def _special(self, name: bytes) -> str:
+        """The variable of a field that is no common one, or "" to drop it."""
+        variable = special_variable(name, self.limits.header_map)
+        if is_claim(variable):
+            self._environ[CLAIMS] = ""
+        return variable
 
     def on_body(self, data: bytes) -> None:
         """Take a piece of a body, without its framing."""
@@ -372,82 +372,3 @@ class Http1Codec(Codec):
             request.more = more
         else:
             events.append(Body(0, data, more))
-
-    # Replying
-
-    def head(self, request: Request, status: str, headers: Headers, length: int) -> bytes:
-        """Encode status line and fields (RFC 9112 sections 4 and 6; RFC 9110 section 8.6)."""
-        code = status_code(status)
-        fields = encode_fields(headers)
-        if code in BODYLESS:
-            return self._bodyless_head(request, code, status, headers)
-        framing = ""
-        if fields.kinds & HAS_LENGTH:
-            request.remaining = fields.length
-        elif length != UNKNOWN and (length or not request.head_only):
-            request.remaining = length
-            framing = f"Content-Length: {length}\r\n"
-        elif request.head_only:
-            request.remaining = UNKNOWN
-        elif request.http10:
-            request.until_close = True
-            request.keep_alive = False
-        else:
-            request.chunked = True
-            framing = "Transfer-Encoding: chunked\r\n"
-        return self._encode(request, status, fields.lines, fields.kinds, framing)
-
-    def _bodyless_head(self, request: Request, code: int, status: str, headers: Headers) -> bytes:
-        request.head_only = True
-        framing = ""
-        if code != NOT_MODIFIED:
-            headers = [field for field in headers if field[0].lower() != "content-length"]
-        if code == RESET_CONTENT:
-            framing = "Content-Length: 0\r\n"
-        fields = encode_fields(headers)
-        return self._encode(request, status, fields.lines, fields.kinds, framing)
-
-    def _encode(self, request: Request, status: str, lines: str, kinds: int, framing: str) -> bytes:
-        if not kinds & DATE:
-            lines += self.date
-        if not kinds & SERVER:
-            lines += self.server
-        if not request.keep_alive:
-            framing += "Connection: close\r\n"
-        elif request.http10:
-            framing += "Connection: keep-alive\r\n"
-        return f"HTTP/1.1 {status}\r\n{lines}{framing}\r\n".encode("latin-1")
-
-    def body(self, request: Request, data: bytes) -> bytes:
-        """Frame a piece: as it is, or as a chunk (RFC 9112 section 7.1)."""
-        if request.head_only or not data:
-            return b""
-        if request.chunked:
-            return b"%x\r\n%b\r\n" % (len(data), data)
-        if request.remaining > 0:
-            request.remaining -= len(data)
-        return data
-
-    def end(self, request: Request) -> bytes:
-        """The last chunk, where there are chunks."""
-        request.ended = True
-        return b"0\r\n\r\n" if request.chunked and not request.head_only else b""
-
-    def reply(self, request: Request, status: str, headers: Headers, data: bytes) -> bytes:
-        """Head and body at once; a known length needs no chunks."""
-        head = self.head(request, status, headers, len(data))
-        request.ended = True
-        return head if request.head_only else head + data
-
-    def timed_out(self) -> bytes:
-        """A 408 (RFC 9110 section 15.5.9)."""
-        return self._sign(refusal(408, "the request did not arrive in time").reply)
-
-    def _sign(self, reply: bytes) -> bytes:
-        """A refusal with the Date and Server of every answer."""
-        fields = (self.date + self.server).encode("latin-1")
-        return reply.replace(b"\r\n", b"\r\n" + fields, 1)
-
-    def resets_to_cut(self, request: Request) -> bool:
-        """Only a body that ends with the connection looks whole when it is cut."""
-        return request.until_close

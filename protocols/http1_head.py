@@ -28,11 +28,16 @@ _DROPPED = (
 )
 _COMMON = (
     "Accept Accept-Charset Accept-Encoding Accept-Language Authorization Cache-Control Cookie DNT "
-    "Expect Forwarded Host If-Match If-Modified-Since If-None-Match If-Range If-Unmodified-Since "
+    "Expect Host If-Match If-Modified-Since If-None-Match If-Range If-Unmodified-Since "
     "Origin Pragma Priority Range Referer Sec-CH-UA Sec-CH-UA-Mobile Sec-CH-UA-Platform "
     "Sec-Fetch-Dest Sec-Fetch-Mode Sec-Fetch-Site Sec-Fetch-User Transfer-Encoding "
-    "Upgrade-Insecure-Requests User-Agent X-Forwarded-For X-Forwarded-Host X-Forwarded-Port "
-    "X-Forwarded-Prefix X-Forwarded-Proto X-Real-IP X-Request-ID X-Requested-With"
+    "Upgrade-Insecure-Requests User-Agent X-Real-IP X-Request-ID X-Requested-With"
+).split()
+#: Fields that speak for somebody behind the peer: not in the table, so that only
+#: a request that has one takes the time to mark it.
+_CLAIMS = (
+    "Forwarded X-Forwarded-For X-Forwarded-Host X-Forwarded-Port X-Forwarded-Prefix "
+    "X-Forwarded-Proto X-Forwarded-Server"
 ).split()
 LENGTH, TYPE, HOST = "CONTENT_LENGTH", "CONTENT_TYPE", "HTTP_HOST"
 
@@ -48,6 +53,17 @@ for _name in _DROPPED:
 for _name in ("Content-Length", "content-length", "Content-Type", "content-type"):
     NAMES[_name.encode()] = _name.upper().replace("-", "_")
 _DROPPED_VARIABLES = frozenset("HTTP_" + name.upper().replace("-", "_") for name in _DROPPED)
+#: As variables, names with ``_`` in place of ``-`` would be taken for these.
+_UNMAPPABLE = _DROPPED_VARIABLES | {
+    "HTTP_CONTENT_LENGTH",
+    "HTTP_CONTENT_TYPE",
+    "HTTP_TRANSFER_ENCODING",
+}
+_CLAIM_NAMES: dict[bytes, str] = {}
+for _name in _CLAIMS:
+    for _spelling in (_name, _name.lower()):
+        NAMES[_spelling.encode()] = ""
+        _CLAIM_NAMES[_spelling.encode()] = "HTTP_" + _name.upper().replace("-", "_")
 
 #: RFC 9110 section 7.2 with RFC 3986 section 3.2: uri-host [ ":" port ], or empty.
 _HOST_VALUE = re.compile(
@@ -82,20 +98,41 @@ def refusal(status: int, reason: str) -> ProtocolError:
 
 
 def variable_for(name: bytes) -> str:
-    """The variable for a field name that the table does not have; "" drops the field.
-
-    A name with ``_`` is dropped: as a variable it could not be told from the
-    same name with ``-``, and so would spoof it.
-    """
+    """The variable for a field name that the table does not have; "" if it is a special one."""
     text = name.decode("latin-1")
     variable = "HTTP_" + text.upper().replace("-", "_")
-    if "_" in text or variable in _DROPPED_VARIABLES:
+    if "_" in text or variable in _DROPPED_VARIABLES or is_claim(variable):
         variable = ""
     elif variable[5:] in (LENGTH, TYPE):
         variable = variable[5:]
     if len(NAMES) < _NAMES_SIZE:
         NAMES[name] = variable
     return variable
+
+
+def is_claim(variable: str) -> bool:
+    """Whether this variable speaks for somebody behind the peer."""
+    return variable.startswith("HTTP_X_FORWARDED_") or variable == "HTTP_FORWARDED"
+
+
+def special_variable(name: bytes, header_map: str) -> str:
+    """The variable for a special field name; "" drops the field.
+
+    A name with ``_`` cannot be told from the same name with ``-`` once it is a
+    variable, and so would spoof it: ``header_map`` decides.
+    """
+    variable = _CLAIM_NAMES.get(name)
+    if variable is not None:
+        return variable
+    text = name.decode("latin-1")
+    variable = "HTTP_" + text.upper().replace("-", "_")
+    if "_" in text:
+        if header_map == "refuse":
+            raise refusal(400, f"the field name {text} has an underscore")
+        if header_map == "drop" or variable in _UNMAPPABLE:
+            return ""
+        return variable
+    return "" if variable in _DROPPED_VARIABLES else variable
 
 
 def check_partial(head: bytearray, start: int, limits: Limits) -> None:

@@ -22,6 +22,12 @@ Headers = Sequence[tuple[str, str]]
 #: Length of a request body or of an answer that nobody announced.
 UNKNOWN = -1
 
+#: Key of an environ that speaks for somebody behind the peer (HTTP_X_FORWARDED_*,
+#: HTTP_FORWARDED): whether that is believed is for the driver to decide.
+CLAIMS = "gateway.claims"
+#: What is in the bytes of every block of variables that has one of those.
+CLAIM_MARK = b"_FORWARDED"
+
 
 class Limits:
     """Bounds on what one peer may send; sizes in bytes, 0 means no bound where noted.
@@ -32,10 +38,13 @@ class Limits:
     PARAMS stream, the SCGI netstring.  ``request_body`` bounds a body (0: none).
     ``multiplex`` is the number of FastCGI requests served at once on one
     connection; ``connections`` is what FCGI_MAX_CONNS reports.
+    ``header_map`` says what becomes of HTTP field names with ``_``: drop, refuse
+    (the request) or dangerous (they become variables).
     """
 
     __slots__ = (
         "connections",
+        "header_map",
         "multiplex",
         "request_body",
         "request_field_size",
@@ -56,6 +65,7 @@ class Limits:
         multiplex: int = 32,
         connections: int = 1000,
         roles: Iterable[str] = ("responder", "authorizer", "filter"),
+        header_map: str = "drop",
     ) -> None:
         self.request_line = request_line
         self.request_fields = request_fields
@@ -65,6 +75,7 @@ class Limits:
         self.multiplex = multiplex
         self.connections = connections
         self.roles = frozenset(roles)
+        self.header_map = header_map
 
 
 class Request:
@@ -231,6 +242,9 @@ class Codec:
     origin: ClassVar[bool] = False
     #: Whether several requests of one connection may be answered at once.
     concurrent: ClassVar[bool] = False
+    #: Whether every environ that has claims is marked with the key ``CLAIMS``; if
+    #: not, the driver looks for them itself.
+    marks_claims: ClassVar[bool] = False
     #: Whether raw body bytes may follow ``head`` unframed when ``remaining`` is known.
     raw_body: ClassVar[bool] = True
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from protocols.cgi import is_cut_short, is_length, refusal_head, variables
-from protocols.model import ProtocolError, Request
+from protocols.model import CLAIM_MARK, CLAIMS, ProtocolError, Request
 from protocols.single import SingleRequestCodec
 
 _ZERO = 48
@@ -58,6 +58,8 @@ class ScgiCodec(SingleRequestCodec):
         if "HTTP_CONTENT_LENGTH" in names:
             self._check_false_length(length, values[names.index("HTTP_CONTENT_LENGTH")])
         environ = variables(names, values)
+        if CLAIM_MARK in block:
+            environ[CLAIMS] = ""
         if environ.pop("SCGI", None) != "1":
             raise _refusal("400 Bad Request", "the header SCGI must be 1")
         environ["CONTENT_LENGTH"] = str(length)

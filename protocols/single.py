@@ -19,6 +19,7 @@ class SingleRequestCodec(CgiCodec):
     """One request; the connection closes after its answer."""
 
     raw_body: ClassVar[bool] = True
+    marks_claims: ClassVar[bool] = True
     #: What the log calls the block of variables.
     block: ClassVar[str] = "variables"
 

@@ -16,7 +16,7 @@ from struct import Struct
 from typing import ClassVar
 
 from protocols.cgi import is_cut_short, is_length, refusal_http, variables
-from protocols.model import ProtocolError, Request
+from protocols.model import CLAIM_MARK, CLAIMS, ProtocolError, Request
 from protocols.single import SingleRequestCodec
 
 HEADER = Struct("<BHB")
@@ -81,6 +81,8 @@ class UwsgiCodec(SingleRequestCodec):
             raise _refusal("400 Bad Request", "a uwsgi variable has an empty name")
         length = _body_length(names, values)
         environ = variables(names, values)
+        if CLAIM_MARK in block:
+            environ[CLAIMS] = ""
         if length or environ.get("CONTENT_LENGTH"):
             environ["CONTENT_LENGTH"] = str(length)
         if self.limits.request_body and length > self.limits.request_body:

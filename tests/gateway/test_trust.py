@@ -436,7 +436,7 @@ def test_any_text_is_taken_or_left_and_nothing_is_injected(headers, trusted):
     environ = apply(headers, REMOTE_ADDR=PROXY if trusted else "192.0.2.9")
     for name in ("REMOTE_ADDR", "HTTP_HOST", "SERVER_NAME", "SERVER_PORT"):
         assert environ[name]
-        assert not set(environ[name]) & set(' \t\r\n\0,;"\\/<>@')
+        assert not set(environ[name]) & set(' \t\r\n\0,"\\/<>@')
     assert environ["SCRIPT_NAME"][:1] in ("", "/")
     assert not environ["SCRIPT_NAME"].startswith("//")
     if not trusted:

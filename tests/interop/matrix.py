@@ -17,7 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 from urllib.parse import quote
 
-from front_ends import HOST, WAYS
+from front_ends import HOST, WAYS, receive
 from other_front_ends import OTHERS
 from test_deploy_paths import PATHS, QUERIES
 
@@ -47,6 +47,11 @@ NOTES = {
     "411": "The protocol needs the length first and Apache does not wait for it.",
     "up to a buffer": "HAProxy needs the length first, and waits for the end of an upload only up "
     "to one buffer (`tune.bufsize`, 16 kB); then it answers 400.",
+    "length needed": "An answer that breaks off is seen as such only if its length was announced. "
+    "SCGI and uwsgi end an answer by closing, and closing a unix socket is no reset; "
+    "Caddy, mod_fcgid and mod_proxy_uwsgi do not tell an end from a reset either.",
+    "looks whole": "Apache drops Content-Length from what it gets by SCGI, and a unix socket has "
+    "no reset: use TCP, or FastCGI.",
 }
 
 
@@ -213,6 +218,21 @@ def client_abort(site):
     return set()
 
 
+def cut_answer(site):
+    """An answer that breaks off in the middle does not look whole to the client."""
+    found = set()
+    for length in ("1", ""):
+        with site.send(f"/?after=100000&length={length}", app="broken") as connection:
+            try:
+                answer = receive(connection)
+            except (http.client.HTTPException, OSError):
+                continue
+        # A front end that held the answer back may also refuse it whole.
+        if answer.status != 502:
+            found.add("looks whole" if length else "length needed")
+    return found - {"length needed"} if "looks whole" in found else found
+
+
 def prefix(site):
     """The same below /app, and nothing that only begins like it."""
     for target, info in [("", ""), ("/", "/"), ("/x%20y/", "/x y/"), ("/app/x", "/app/x")]:
@@ -239,6 +259,7 @@ CHECKS = {
     "redirects": redirects,
     "streaming": streaming,
     "client abort": client_abort,
+    "cut answer": cut_answer,
     "prefix": prefix,
 }
 

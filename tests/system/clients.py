@@ -54,13 +54,21 @@ class Peer:
     protocol = ""
 
     def __init__(
-        self, address: Address, *, timeout: float = TIMEOUT, receive_buffer: int = 0
+        self,
+        address: Address,
+        *,
+        timeout: float = TIMEOUT,
+        receive_buffer: int = 0,
+        source: str = "",
     ) -> None:
+        """``source``: the address to connect from; all of 127.0.0.0/8 are this machine's."""
         family = socket.AF_UNIX if isinstance(address, str) else socket.AF_INET
         self.sock = socket.socket(family, socket.SOCK_STREAM)
         self.sock.settimeout(timeout)
         if receive_buffer:
             self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        if source:
+            self.sock.bind((source, 0))
         self.sock.connect(address)
         self.buffer = bytearray()
         self.since = 0  # where the server's log was when this connection was opened

@@ -10,6 +10,7 @@ import signal
 from textwrap import dedent
 
 import pytest
+from clients import SINGLE
 from conftest import numbered
 from processes import WAITING_APP, Load, alive, wait_for
 
@@ -109,7 +110,7 @@ def worker_of(answer) -> int:
 def test_a_request_that_an_exception_ends_is_504(serve, protocol, threads, way):
     server = serve(APP, *LIMIT, "--threads", threads, "--accesslog", "-", protocols=[protocol])
     worker = worker_of(server.ask(protocol))
-    keep = protocol != "scgi"
+    keep = protocol not in SINGLE
     with Load(protocol, server.addresses[protocol, "unix"], keep=keep, clients=2) as load:
         with server.connect(protocol) as peer:
             answer = peer.ask(f"/{way}?x=1")
@@ -129,7 +130,7 @@ def test_threads_that_do_not_come_back_are_given_up(serve, protocol, threads):
     """As many as there are threads, at once: neighbours, and requests that wait, lose nothing."""
     server = serve(APP, *LIMIT, "--threads", threads, "--accesslog", "-", protocols=[protocol])
     worker = worker_of(server.ask(protocol))
-    keep = protocol != "scgi"
+    keep = protocol not in SINGLE
     with Load(protocol, server.addresses[protocol, "unix"], keep=keep, clients=2) as load:
         peers = [server.connect(protocol) for _ in STUCK]
         for peer, way in zip(peers, STUCK, strict=True):
@@ -168,7 +169,7 @@ def test_an_answer_that_is_out_stays_whole_if_its_close_hangs(serve, protocol, t
     with server.connect(protocol) as peer:
         answer = peer.ask("/close")
         assert (answer.status, answer.body, answer.whole) == (200, b"all of it", True)
-        if protocol != "scgi":
+        if protocol not in SINGLE:
             assert peer.ask("/").status == 200
     server.wait_for_log("GET /close from .*: stuck")
     server.output.wait_for("GET /close HTTP/1.1. 200 9 ")

@@ -353,7 +353,7 @@ MALFORMED = [
     ("unix:a?mode=rw", "mode=rw is no mode such as 0660"),
     ("unix:a?mode=-1", "mode=-1 is no mode such as 0660"),
     ("unix:a?mode=7777777", "mode=7777777 is no mode such as 0660"),
-    ("unix:a?colour=red", "there is no option 'colour'; there are mode, owner, group and backlog"),
+    ("unix:a?colour=red", "there is no option 'colour'; there are mode, owner, "),
     ("127.0.0.1:0?backlog=many", "backlog=many is no number"),
     ("127.0.0.1:0?backlog=99999999999999", "backlog=99999999999999 is no number"),
     ("127.0.0.1:0?mode=0660", "mode, owner and group are for unix:PATH only"),

@@ -8,6 +8,7 @@ import re
 import signal
 
 import pytest
+from clients import SINGLE
 from processes import Load, alive, children, wait_for
 
 APP = """
@@ -99,7 +100,7 @@ def test_a_forked_child_that_returns_is_no_server(serve, protocol, threads, path
     assert (answer.status, answer.whole) == (200, True)
     assert answer.body.endswith(status)
     assert b"child" not in answer.body
-    if protocol != "scgi":
+    if protocol not in SINGLE:
         assert peer.ask("/").body == b"fine"
     else:
         assert server.ask(protocol).body == b"fine"
@@ -110,7 +111,7 @@ def test_a_forked_child_keeps_no_socket(serve, protocol, threads):
     server = serve(APP, "--threads", threads, protocols=[protocol])
     neighbour = server.connect(protocol)
     with server.connect(protocol) as peer:
-        assert peer.ask("/stays", **({"close": True} if protocol != "scgi" else {})).whole
+        assert peer.ask("/stays", **({"close": True} if protocol not in SINGLE else {})).whole
         # The child lives, and yet the connection ends.
         assert peer.rest() == b""
     wait_for((server.folder / "sockets").exists, "the child's report")
@@ -258,7 +259,7 @@ def test_hooks_of_a_worker(serve, protocol, threads):
     server.output.wait_for(r"hook post_request 1 /pre 504 16\n")
     with server.connect(protocol) as peer:
         assert peer.ask("/hangs").status == 200
-        if protocol != "scgi":
+        if protocol not in SINGLE:
             assert peer.ask("/x").status == 200
     server.wait_for_log(r"/hangs from .*: stuck")
     assert server.ask(protocol, "/x").status == 200

@@ -1,0 +1,91 @@
+"""Connections that start with a PROXY protocol header, before anything else."""
+
+from __future__ import annotations
+
+import socket
+from typing import TYPE_CHECKING, Any
+
+from gateway.connection import Connection
+from protocols.model import ProtocolError
+from protocols.proxy_protocol import Announced, ProxyHeader
+
+if TYPE_CHECKING:
+    from gateway.service import Service
+    from gateway.worker import Worker
+
+#: More than a header; what is not one of its bytes stays with the kernel.
+_PEEK_SIZE = 2048
+
+
+class ProxiedConnection(Connection):
+    """Takes the header from the socket, and not a byte of what follows it."""
+
+    __slots__ = ("header",)
+
+    def __init__(
+        self,
+        worker: Worker,
+        service: Service,
+        sock: socket.SocketType,
+        peer: str,
+        base: dict[str, Any],
+    ) -> None:
+        super().__init__(worker, service, sock, peer, base)
+        #: None once it is read, or will not come.
+        self.header: ProxyHeader | None = ProxyHeader(service.proxy_protocol)
+
+    def resume(self) -> None:
+        """The worker before has read the header."""
+        self.header = None
+        super().resume()
+
+    def readable(self) -> None:
+        """Read the header first."""
+        if self.header is None or self.linger_until or self._read_header(self.header):
+            super().readable()
+
+    def _read_header(self, header: ProxyHeader) -> bool:
+        """Whether to go on with what follows the header: the protocol, or the end."""
+        try:
+            data = self.sock.recv(_PEEK_SIZE, socket.MSG_PEEK)
+            if not data:
+                if header.begun:
+                    self.worker.log.info("%s: left in the middle of a PROXY header", self.peer)
+                return True
+            self.sock.recv(header.receive(data))
+        except (BlockingIOError, InterruptedError):
+            return False
+        except OSError:
+            self.lose()
+            return False
+        except ProtocolError as error:
+            self.worker.log.warning("%s: %s", self.peer, error.reason)
+            self.header = None
+            self.stop_reading()
+            self.settle()
+            return False
+        if header.done:
+            self.header = None
+            if header.announced is not None:
+                self._take_addresses(header.announced)
+        return header.done
+
+    def _take_addresses(self, announced: Announced) -> None:
+        """The connection is its client's from here on."""
+        self.peer = f"{announced.source}:{announced.source_port} through {self.peer}"
+        self.label = f"{self.peer}\0{self.service.protocol}"
+        if not self.codec.origin:
+            return  # the front end says who its client is
+        self.base = self.base | {
+            "REMOTE_ADDR": announced.source,
+            "REMOTE_PORT": str(announced.source_port),
+            "SERVER_NAME": announced.destination,
+            "SERVER_PORT": str(announced.destination_port),
+        }
+        if announced.tls:
+            self.base |= {"wsgi.url_scheme": "https", "HTTPS": "on"}
+
+    def _hand_over(self) -> None:
+        """Not before the header: the next worker would not wait for one."""
+        if self.header is None:
+            super()._hand_over()

@@ -1,0 +1,104 @@
+"""The sending half of HTTP/1.1: heads, chunks and what the protocol itself says."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from protocols.headers import (
+    BODYLESS,
+    DATE,
+    NOT_MODIFIED,
+    RESET_CONTENT,
+    SERVER,
+    encode_fields,
+    status_code,
+)
+from protocols.headers import CONTENT_LENGTH as HAS_LENGTH
+from protocols.http1_head import refusal
+from protocols.model import UNKNOWN, Codec, Headers, Request
+
+
+class Http1Answers(Codec):
+    """How answers are framed (RFC 9112 sections 4, 6 and 7)."""
+
+    #: Field lines of every answer that lacks them (RFC 9110 sections 6.6.1 and
+    #: 10.2.4).  The codec has no clock: the driver keeps ``date`` fresh.
+    date: ClassVar[str] = ""
+    server: ClassVar[str] = "Server: gateway\r\n"
+
+    def head(self, request: Request, status: str, headers: Headers, length: int) -> bytes:
+        """Encode status line and fields (RFC 9112 sections 4 and 6; RFC 9110 section 8.6)."""
+        code = status_code(status)
+        fields = encode_fields(headers)
+        if code in BODYLESS:
+            return self._bodyless_head(request, code, status, headers)
+        framing = ""
+        if fields.kinds & HAS_LENGTH:
+            request.remaining = fields.length
+        elif length != UNKNOWN and (length or not request.head_only):
+            request.remaining = length
+            framing = f"Content-Length: {length}\r\n"
+        elif request.head_only:
+            request.remaining = UNKNOWN
+        elif request.http10:
+            request.until_close = True
+            request.keep_alive = False
+        else:
+            request.chunked = True
+            framing = "Transfer-Encoding: chunked\r\n"
+        return self._encode(request, status, fields.lines, fields.kinds, framing)
+
+    def _bodyless_head(self, request: Request, code: int, status: str, headers: Headers) -> bytes:
+        request.head_only = True
+        framing = ""
+        if code != NOT_MODIFIED:
+            headers = [field for field in headers if field[0].lower() != "content-length"]
+        if code == RESET_CONTENT:
+            framing = "Content-Length: 0\r\n"
+        fields = encode_fields(headers)
+        return self._encode(request, status, fields.lines, fields.kinds, framing)
+
+    def _encode(self, request: Request, status: str, lines: str, kinds: int, framing: str) -> bytes:
+        if not kinds & DATE:
+            lines += self.date
+        if not kinds & SERVER:
+            lines += self.server
+        if not request.keep_alive:
+            framing += "Connection: close\r\n"
+        elif request.http10:
+            framing += "Connection: keep-alive\r\n"
+        return f"HTTP/1.1 {status}\r\n{lines}{framing}\r\n".encode("latin-1")
+
+    def body(self, request: Request, data: bytes) -> bytes:
+        """Frame a piece: as it is, or as a chunk (RFC 9112 section 7.1)."""
+        if request.head_only or not data:
+            return b""
+        if request.chunked:
+            return b"%x\r\n%b\r\n" % (len(data), data)
+        if request.remaining > 0:
+            request.remaining -= len(data)
+        return data
+
+    def end(self, request: Request) -> bytes:
+        """The last chunk, where there are chunks."""
+        request.ended = True
+        return b"0\r\n\r\n" if request.chunked and not request.head_only else b""
+
+    def reply(self, request: Request, status: str, headers: Headers, data: bytes) -> bytes:
+        """Head and body at once; a known length needs no chunks."""
+        head = self.head(request, status, headers, len(data))
+        request.ended = True
+        return head if request.head_only else head + data
+
+    def timed_out(self) -> bytes:
+        """A 408 (RFC 9110 section 15.5.9)."""
+        return self._sign(refusal(408, "the request did not arrive in time").reply)
+
+    def _sign(self, reply: bytes) -> bytes:
+        """A refusal with the Date and Server of every answer."""
+        fields = (self.date + self.server).encode("latin-1")
+        return reply.replace(b"\r\n", b"\r\n" + fields, 1)
+
+    def resets_to_cut(self, request: Request) -> bool:
+        """Only a body that ends with the connection looks whole when it is cut."""
+        return request.until_close
