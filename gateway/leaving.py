@@ -31,6 +31,8 @@ def leave(worker: Worker, *, name: bool = True) -> None:
     """
     if not worker.leaving.acquire(blocking=False):
         return  # another thread is at it
+    with worker.giving_up:
+        pass  # its client has gone, but the log does not have it yet
     if name:
         name_unanswered(worker)
     _say_goodbye(worker)

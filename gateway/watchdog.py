@@ -147,7 +147,8 @@ class Watchdog:
                 if exchange.in_app and seat.exchange is exchange:
                     interrupt(seat.ident)
         elif now - case.interrupted >= GRACE:
-            self._give_up(seat, exchange, now)
+            with self._worker.giving_up:
+                self._give_up(seat, exchange, now)
         return _CLOSE
 
     def _give_up(self, seat: Seat, exchange: Exchange, now: float) -> None:

@@ -117,6 +117,8 @@ class Worker:
         self.orders = Orders(self)
         #: Held from the moment that somebody has begun to end the process.
         self.leaving = threading.Lock()
+        #: Held while a thread is given up, from its client's answer to the line in the log.
+        self.giving_up = threading.Lock()
         #: Whether this process is a child that the application forked.
         self.is_fork = False
         #: When the loop last came back from waiting (monotonic).

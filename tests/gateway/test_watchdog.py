@@ -87,6 +87,7 @@ class Bench:
             is_fork=False,
             seats=SimpleNamespace(taken=[self.seat]),
             replace_thread=self.replaced.append,
+            giving_up=threading.Lock(),
         )
         self.wire = Wire(self.worker)
         self.dog = Watchdog(self.worker)

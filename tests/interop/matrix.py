@@ -49,7 +49,8 @@ NOTES = {
     "to one buffer (`tune.bufsize`, 16 kB); then it answers 400.",
     "length needed": "An answer that breaks off is seen as such only if its length was announced. "
     "SCGI and uwsgi end an answer by closing, and closing a unix socket is no reset; "
-    "Caddy, mod_fcgid and mod_proxy_uwsgi do not tell an end from a reset either.",
+    "Caddy, mod_fcgid and mod_proxy_uwsgi do not tell an end from a reset either, and to lighttpd "
+    "a reset may look like an end.",
     "looks whole": "Apache drops Content-Length from what it gets by SCGI, and a unix socket has "
     "no reset: use TCP, or FastCGI.",
 }

@@ -21,6 +21,9 @@ VALUES = {
     "protocol": "scgi",
     "access_log_format": "json",
     "raw_env": "NAME=VALUE",
+    "allow_from": "10.0.0.0/8",
+    "forwarded_allow_ips": "10.0.0.0/8",
+    "proxy_allow_ips": "10.0.0.0/8",
 }
 GUESSES = ("7", "777", "/seven", "seven", "true")
 

@@ -180,7 +180,7 @@ def test_request_and_answer_as_hooks_see_them(serve, protocol, threads):
     text = dedent(RECORDING).replace('bind = "unix:app.sock"', "")
     server = serve(APP, "--threads", threads, files={"gateway.conf.py": text})
     folder = server.folder
-    headers = [("X-Forwarded-For", "10.0.0.1"), ("Content-Type", "text/plain")]
+    headers = [("X-Asked-By", "10.0.0.1"), ("Content-Type", "text/plain")]
     found = server.ask(protocol, "/a%20b?x=1&y", method="POST", headers=headers, body=b"some")
     assert (found.status, found.body) == (201, b"hello")
     wait_for(lambda: calls(folder, "post_request"), "post_request")
@@ -193,7 +193,7 @@ def test_request_and_answer_as_hooks_see_them(serve, protocol, threads):
     )
     assert before["version"] == [1, 1]
     seen = dict(before["headers"])
-    assert seen["X-FORWARDED-FOR"] == "10.0.0.1"
+    assert seen["X-ASKED-BY"] == "10.0.0.1"
     assert seen["CONTENT-TYPE"] == "text/plain"
     assert seen["CONTENT-LENGTH"] == "4"
     assert after["remembered"] == "before"
