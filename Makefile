@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
-.PHONY: run test check bench clean system-packages
+.PHONY: run test check bench fuzz clean system-packages
 
 run: $(BIN)/gateway
 	@echo 'Open http://127.0.0.1:8000/ (the same application answers FastCGI on 127.0.0.1:9000'
@@ -51,6 +51,14 @@ test: system-packages check
 
 bench: $(VENV)/.test
 	$(BIN)/python -m benchmarks
+
+$(VENV)/.fuzz: pyproject.toml | $(VENV)/.test
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[fuzz]'
+	@touch $@
+
+# FUZZ_SECONDS=60 for each codec; what is found is written to fuzz-findings.
+fuzz: $(VENV)/.fuzz
+	$(BIN)/python tests/fuzz/fuzz_codecs.py
 
 clean:
 	rm -rf $(VENV) build *.egg-info

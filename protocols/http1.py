@@ -64,6 +64,7 @@ class Http1Codec(Http1Answers):
         self._state = _HEAD
         self._buffer = bytearray()
         self._searched = 0
+        self._line = -1
         self._parser = httptools.HttpRequestParser(self)
         self._environ: dict[str, str] = {}
         self._trim = False
@@ -140,13 +141,14 @@ class Http1Codec(Http1Answers):
         buffer += data[position:]
         end = buffer.find(_END_OF_HEAD, max(0, self._searched - 3)) + 4
         if end == 3:
-            check_partial(buffer, self._searched, self.limits)
+            self._line = check_partial(buffer, self._searched, self._line, self.limits)
             self._searched = len(buffer)
             return len(data)
         head = bytes(buffer[:end])
         position = len(data) - (len(buffer) - end)
         buffer.clear()
         self._searched = 0
+        self._line = -1
         self._message(head, events)
         return position
 

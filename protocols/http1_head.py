@@ -135,23 +135,24 @@ def special_variable(name: bytes, header_map: str) -> str:
     return "" if variable in _DROPPED_VARIABLES else variable
 
 
-def check_partial(head: bytearray, start: int, limits: Limits) -> None:
+def check_partial(head: bytearray, start: int, line: int, limits: Limits) -> int:
     """Refuse what can no longer become a good head, without waiting for its end.
 
-    ``start`` is how far earlier calls looked.
+    ``start`` is how far earlier calls looked, ``line`` the length of the request
+    line once its end was seen, else -1; what is now known of that is returned.
     """
     if start == 0 and TOKEN.match(chr(head[0])) is None:
         raise malformed_line(head, "")
     check_line_ends(head, start)
-    if start <= limits.request_line + 1:  # else the end of the line was seen
-        line = head.find(b"\r\n", 0, limits.request_line + 2)
-        if line < 0:
-            if len(head) > limits.request_line + 1:
-                raise refusal(414, "the request line is too long")
-        elif start <= line + 1:
+    if line < 0:
+        line = head.find(b"\r\n", max(0, start - 1), limits.request_line + 2)
+        if line >= 0:
             split_request_line(bytes(head[:line]))
+        elif len(head) > limits.request_line + 1:
+            raise refusal(414, "the request line is too long")
     if len(head) > limits.request_header_total:
         raise refusal(431, "the request head is too large")
+    return line
 
 
 def check_line_ends(head: bytes | bytearray, start: int = 0) -> None:

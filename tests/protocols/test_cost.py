@@ -3,40 +3,12 @@
 from __future__ import annotations
 
 from codec_harness import vectors
+from codec_properties import Counting
 
 from protocols.model import Limits
 
 LARGE = 60_000
-LIMITS = {"request_fields": 10_000, "request_header_total": 1 << 20}
-
-
-class Counting(bytearray):
-    """A codec's buffer that counts the bytes it is asked to search or to copy."""
-
-    work = 0
-
-    def find(self, sub, start=0, end=None):
-        end = len(self) if end is None else min(end, len(self))
-        found = super().find(sub, start, end)
-        self.work += max(0, (end if found < 0 else found) - start)
-        return found
-
-    def __getitem__(self, key):
-        found = super().__getitem__(key)
-        self.work += len(found) if isinstance(key, slice) else 1
-        return found
-
-    def __bytes__(self):
-        self.work += len(self)
-        return bytes(bytearray(self))
-
-    def count(self, *args):
-        self.work += len(self)
-        return super().count(*args)
-
-    def startswith(self, *args):
-        self.work += 1
-        return super().startswith(*args)
+LIMITS = {"request_line": 1 << 20, "request_fields": 10_000, "request_header_total": 1 << 20}
 
 
 def work(codec_class, data: bytes) -> int:

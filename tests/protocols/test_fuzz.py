@@ -9,16 +9,14 @@ from __future__ import annotations
 import os
 import random
 import time
-from itertools import pairwise
 
 import pytest
-from codec_harness import Outcome, Vectors, run, single_bytes, vectors
+from codec_harness import Vectors, vectors
+from codec_properties import check_cuts, cut
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
 SECONDS = float(os.environ.get("GATEWAY_FUZZ_SECONDS", "0"))
-#: Small, so that inputs reach the limits.
-LIMITS = {"request_header_total": 6000, "request_body": 4000, "request_fields": 12, "multiplex": 3}
 LONGEST = 3000
 
 
@@ -54,21 +52,6 @@ def inputs(found: Vectors) -> dict[str, st.SearchStrategy[bytes]]:
     return kinds
 
 
-def essence(outcome: Outcome) -> tuple:
-    """Of two faults in one input, the one reported may depend on the cuts."""
-    return outcome.requests, bool(outcome.refused), bool(outcome.eof), outcome.closing
-
-
-def check(codec_class, data: bytes, cuts: list[int]) -> None:
-    edges = [0, *sorted(cut % (len(data) + 1) for cut in cuts), len(data)]
-    pieces = [data[a:b] for a, b in pairwise(edges)]
-    whole = run(codec_class, [[data]], **LIMITS)
-    for sends in ([pieces], single_bytes([data])):
-        outcome = run(codec_class, sends, **LIMITS)
-        assert essence(outcome) == essence(whole)
-        assert outcome.outbox == whole.outbox or whole.refused
-
-
 @pytest.mark.timeout(120 + 2 * SECONDS)
 @pytest.mark.parametrize("kind", ["random", "mutated", "structured"])
 def test_any_bytes(codec_class, protocol, kind, capsys):
@@ -80,7 +63,7 @@ def test_any_bytes(codec_class, protocol, kind, capsys):
     def fuzz(data, cuts):
         nonlocal tried
         tried += 1
-        check(codec_class, data, cuts)
+        check_cuts(codec_class, [data], [cut(data, cuts)])
 
     chosen = given(found[kind], st.lists(st.integers(0, LONGEST), max_size=4))
     chosen(fuzz)()

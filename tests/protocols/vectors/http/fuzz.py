@@ -33,6 +33,7 @@ LONG = {
     "long fields": lambda n: get(*["X: " + "y" * 7997] * (n // 8000)),
     "a long line": lambda n: get(
         *["X: " + "y" * 95] * ((n - 8000) // 100), target="/" + "x" * 7900),
+    "a very long line": lambda n: get(target="/" + "x" * n),
     "a chunked body": lambda n: message(
         "POST / HTTP/1.1", "Host: a", "Transfer-Encoding: chunked",
         body=b"5\r\nabcde\r\n" * (n // 10) + b"0\r\n\r\n"),
