@@ -11,6 +11,7 @@ from gateway.handover import Handover
 from gateway.proxied import ProxiedConnection
 from gateway.service import Service, may_be_many
 from gateway.sockets import Listener
+from gateway.trust import unmapped
 
 if TYPE_CHECKING:
     from gateway.worker import Worker
@@ -165,8 +166,8 @@ def _addresses(sock: socket.SocketType, is_unix: bool, address: Any) -> dict[str
         return {"SERVER_NAME": "localhost", "SERVER_PORT": "80", "REMOTE_ADDR": ""}
     local = sock.getsockname()
     return {
-        "SERVER_NAME": local[0],
+        "SERVER_NAME": unmapped(local[0]),
         "SERVER_PORT": str(local[1]),
-        "REMOTE_ADDR": address[0],
+        "REMOTE_ADDR": unmapped(address[0]),
         "REMOTE_PORT": str(address[1]),
     }

@@ -13,11 +13,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from urllib.parse import quote, unquote_to_bytes
 
+from protocols.headers import TOKEN
+
 Environ = dict[str, str]
 
 #: Empty means absent: some front ends always send these.
 _OPTIONAL = ("AUTH_TYPE", "CONTENT_TYPE", "HTTPS", "REMOTE_IDENT", "REMOTE_USER")
 _TRUE = frozenset({"on", "1", "true", "yes", "https"})
+_METHODS = frozenset({"DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"})
 _NO_BODY_METHODS = frozenset({"GET", "HEAD"})
 
 
@@ -90,8 +93,11 @@ def cgi_normaliser(mount: str | None, path_info_source: str) -> Callable[[Enviro
     """
 
     def apply(environ: Environ) -> None:
-        if not environ.get("REQUEST_METHOD"):
+        method = environ.get("REQUEST_METHOD")
+        if not method:
             raise BadVariables("REQUEST_METHOD is missing")
+        if method not in _METHODS and TOKEN.fullmatch(method) is None:
+            raise BadVariables("REQUEST_METHOD is no method")
         path, query = split_uri(environ.get("REQUEST_URI", ""))
         set_paths(environ, mount, path)
         if path_info_source == "request_uri":
@@ -105,9 +111,7 @@ def cgi_normaliser(mount: str | None, path_info_source: str) -> Callable[[Enviro
             if environ.get(name) == "":
                 del environ[name]
         length = environ.get("CONTENT_LENGTH")
-        if length in ("", "-1") or (
-            length == "0" and environ["REQUEST_METHOD"] in _NO_BODY_METHODS
-        ):
+        if length in ("", "-1") or (length == "0" and method in _NO_BODY_METHODS):
             del environ["CONTENT_LENGTH"]
 
     return apply

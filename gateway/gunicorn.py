@@ -12,6 +12,9 @@ _STATS = "not supported"
 _ASGI = "ASGI is not supported"
 _DIRTY = "not supported"
 
+#: Its other words for versions of the PROXY protocol.
+_PROXY_PROTOCOL = {"true": "auto", "1": "auto", "false": "off", "0": "off", "none": "off"}
+
 #: gunicorn's settings that there are not here, and why none is missed.
 NOT_USED: dict[str, str] = {
     "worker_class": "threads decides how a worker works",
@@ -99,6 +102,9 @@ def translate(values: dict[str, Any], rest: dict[str, Any]) -> list[str]:
     title = rest.pop("default_proc_name", None)
     if title:
         values.setdefault("proc_name", title)
+    proxied = values.get("proxy_protocol")
+    if isinstance(proxied, bool | str):
+        values["proxy_protocol"] = _PROXY_PROTOCOL.get(str(proxied).lower(), proxied)
     # There, kept-alive connections are switched off by it.
     if values.get("keepalive") == 0:
         del values["keepalive"]

@@ -131,9 +131,11 @@ def words(*choices: str) -> Kind:
 
 
 def peers(*, users: bool = False) -> Kind:
-    """``users``: the users of peers on unix sockets too."""
+    """``users``: the users of peers on unix sockets too; if not, none is for nobody."""
 
     def read(value: Any) -> tuple[str, ...]:
+        if not users and not any(text.strip() for text in value):
+            return ()
         items: tuple[str, ...] = words().read(value)
         for item in items:
             try:
@@ -145,9 +147,10 @@ def peers(*, users: bool = False) -> Kind:
         return items
 
     last = "user:NAME for peers on unix sockets" if users else "unix for peers on unix sockets"
+    nobody = "" if users else ", or nothing for nobody"
     return Kind(
         f"addresses, networks such as 10.0.0.0/8, * for everybody and {last}, separated by "
-        "commas, are allowed",
+        f"commas, are allowed{nobody}",
         read,
         many=True,
     )

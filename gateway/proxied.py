@@ -6,6 +6,7 @@ import socket
 from typing import TYPE_CHECKING, Any
 
 from gateway.connection import Connection
+from gateway.trust import unmapped
 from protocols.model import ProtocolError
 from protocols.proxy_protocol import Announced, ProxyHeader
 
@@ -77,9 +78,9 @@ class ProxiedConnection(Connection):
         if not self.codec.origin:
             return  # the front end says who its client is
         self.base = self.base | {
-            "REMOTE_ADDR": announced.source,
+            "REMOTE_ADDR": unmapped(announced.source),
             "REMOTE_PORT": str(announced.source_port),
-            "SERVER_NAME": announced.destination,
+            "SERVER_NAME": unmapped(announced.destination),
             "SERVER_PORT": str(announced.destination_port),
         }
         if announced.tls:

@@ -141,10 +141,10 @@ class Settings:
         value="PEERS",
     )
     forwarded_headers: tuple[str, ...] = _setting(
-        FIELDS,
+        ("x-forwarded-for", "x-forwarded-proto"),
         kinds.words(*FIELDS),
         "What is believed of a trusted proxy; the rest of these is dropped. Name only what the "
-        "proxy sets or clears itself.",
+        "proxy sets or clears itself: anything else is a client's word.",
         value="NAMES",
     )
     proxy_protocol: str = _setting(

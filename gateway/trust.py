@@ -9,12 +9,20 @@ those who wrote them are trusted.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
-from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from ipaddress import (
+    IPv4Address,
+    IPv4Network,
+    IPv6Address,
+    IPv6Network,
+    ip_address,
+    ip_network,
+)
 from typing import TYPE_CHECKING
 
 from gateway.environ import Environ, below, decode_path
-from protocols.http1_head import BAD_ESCAPE, is_host
+from protocols.http1_head import BAD_ESCAPE, is_claim, is_host
 
 if TYPE_CHECKING:
     import logging
@@ -41,6 +49,12 @@ _FOR, _PROTO, _HOST, _PORT, _MOUNT = (
 )
 _SCHEMES = {"http": "http", "https": "https", "ws": "http", "wss": "https"}
 _DEFAULT_PORTS = {"http": "80", "https": "443"}
+
+#: A port; its length is bounded because peers choose it and int() takes no text of any length.
+_PORT_NUMBER = re.compile("[0-9]{1,5}")
+#: IPv4 inside of IPv6: how a socket for both shows a peer (RFC 4291 section 2.5.5.2).
+_MAPPED = "::ffff:"
+_MAPPED_BITS = 96
 
 #: What nginx calls a client on a unix socket; here such a client's address is empty.
 _NGINX_UNIX = "unix:"
@@ -74,6 +88,20 @@ def read_address(text: str) -> Address | None:
     return getattr(address, "ipv4_mapped", None) or address
 
 
+def unmapped(text: str) -> str:
+    """An address of a socket; IPv4 inside of IPv6 is IPv4."""
+    return str(read_address(text) or text) if text.startswith(_MAPPED) else text
+
+
+def _network(entry: str) -> IPv4Network | IPv6Network:
+    network = ip_network(entry)
+    if isinstance(network, IPv6Network) and network.prefixlen >= _MAPPED_BITS:
+        start = network.network_address.ipv4_mapped
+        if start is not None:
+            return IPv4Network((start, network.prefixlen - _MAPPED_BITS))
+    return network
+
+
 class Peers:
     """Addresses and networks; what is asked once is remembered."""
 
@@ -83,7 +111,7 @@ class Peers:
         self.everybody = EVERYBODY in entries
         self.unix = self.everybody or UNIX in entries
         self._networks = [
-            ip_network(entry)
+            _network(entry)
             for entry in entries
             if entry not in (EVERYBODY, UNIX) and not entry.startswith(USER)
         ]
@@ -126,7 +154,7 @@ def is_port(text: str, mark: str = ":") -> bool:
     """A port, or what RFC 7239 section 6 lets stand for one."""
     if text.startswith("_"):
         return mark == ":"
-    return mark == ":" and text.isascii() and text.isdigit() and int(text[:6]) <= 65535
+    return mark == ":" and _PORT_NUMBER.fullmatch(text) is not None and int(text) <= 65535
 
 
 def elements_from_right(text: str) -> Iterator[str]:
@@ -136,11 +164,13 @@ def elements_from_right(text: str) -> Iterator[str]:
     swallow what a proxy added behind it.
     """
     end = start = len(text)
+    quotes = 0
     while start >= 0:
-        start = text.rfind(",", 0, start)
-        element = text[start + 1 : end]
-        if element.count('"') % 2 == 0:
-            yield element
+        comma = text.rfind(",", 0, start)
+        quotes += text.count('"', comma + 1, start)
+        start = comma
+        if quotes % 2 == 0:
+            yield text[start + 1 : end]
             end = start
 
 
@@ -165,21 +195,22 @@ class Forwarding:
     ) -> None:
         """``fields`` are believed; ``mounts``: X-Forwarded-Prefix may set SCRIPT_NAME."""
         self._peers = peers
-        believed = frozenset("HTTP_" + name.upper().replace("-", "_") for name in fields)
-        self._believed = believed if mounts else believed - {_MOUNT}
-        self._dropped = frozenset("HTTP_" + name.upper().replace("-", "_") for name in FIELDS)
-        self._dropped -= believed
+        known = frozenset(_variable(name) for name in FIELDS)
+        self._unbelieved = known - frozenset(_variable(name) for name in fields)
+        self._mounts = mounts
         self._log = log
-        self._told = False
+        self._told: set[str] = set()
 
     def apply(self, environ: Environ) -> None:
         """Take over what a trusted peer says; forget what anybody else says."""
         peer = environ.get("REMOTE_ADDR")
         if not self._trusts(peer):
-            self._forget(environ, peer)
+            names = [name for name in environ if is_claim(name)]
+            self._drop(environ, names, peer, ", who is not in forwarded_allow_ips")
             return
-        for name in self._dropped:
-            environ.pop(name, None)
+        names = sorted(self._unbelieved.intersection(environ))
+        if names:
+            self._drop(environ, names, peer, ": forwarded_headers does not name them")
         if any(name in environ for name in (_FOR, _PROTO, _HOST, _PORT, _MOUNT)):
             environ.pop(_FORWARDED, None)
             self._take_fields(environ)
@@ -191,28 +222,26 @@ class Forwarding:
             return self._peers.unix
         return self._peers.everybody if peer is None else peer in self._peers
 
-    def _forget(self, environ: Environ, peer: str | None) -> None:
-        names = [name for name in environ if name.startswith(_PREFIX) or name == _FORWARDED]
+    def _drop(self, environ: Environ, names: list[str], peer: str | None, why: str) -> None:
         for name in names:
             del environ[name]
-        if names and not self._told:
-            self._told = True
+        if names and why not in self._told:
+            self._told.add(why)
             self._log.info(
-                "dropped %s of a request from %s, who is not in forwarded_allow_ips; "
-                "this is said once",
+                "dropped %s of a request from %s%s; this is said once",
                 ", ".join(name[5:].replace("_", "-").title() for name in names[:8]),
                 peer or "an unknown address",
+                why,
             )
 
-    def _hop(self, hops: Iterable[str | None]) -> tuple[int, str | None]:
-        """Position of the hop that is the client, counted from the right, and its address.
+    def _client(self, hops: Iterable[str | None]) -> str | None:
+        """The address of the client; None if no hop gives one.
 
-        That is the first one, from the right, that is not trusted to tell of
-        another; the address is None if it does not give one.
+        That is the first hop, from the right, that is not trusted to tell of
+        another.
         """
-        depth, known = -1, None
+        known = None
         for hop in hops:
-            depth += 1
             if hop == "" and self._peers.unix:
                 continue
             if not hop:
@@ -220,29 +249,13 @@ class Forwarding:
             known = hop
             if not self._peers.named(hop):
                 break
-        return depth, known
+        return known
 
     def _take_fields(self, environ: Environ) -> None:
-        believed = self._believed
-        depth, count = 0, 0
-        if _FOR in believed and _FOR in environ:
-            hops = _items(environ[_FOR])
-            count = len(hops)
-            depth, address = self._hop(map(hop_address, reversed(hops)))
-            _set_client(environ, address)
-
-        def said(name: str) -> str | None:
-            if name not in believed or name not in environ:
-                return None
-            values = _items(environ[name])
-            if not values:
-                return None
-            # A list as long as that of the hops has a value from each of them; of
-            # any other only the last one is known to be of a trusted proxy.
-            return values[-1 - depth if len(values) == count else -1]
-
-        _set_server(environ, said(_PROTO), said(_HOST), said(_PORT))
-        prefix = said(_MOUNT)
+        if _FOR in environ:
+            _set_client(environ, self._client(map(hop_address, reversed(_items(environ[_FOR])))))
+        _set_server(environ, *(_last(environ, name) for name in (_PROTO, _HOST, _PORT)))
+        prefix = _last(environ, _MOUNT) if self._mounts else None
         if prefix:
             _set_prefix(environ, prefix)
 
@@ -256,14 +269,23 @@ class Forwarding:
                 taken.update(pairs or {})
                 yield hop_address(taken.get("for", ""))
 
-        _, address = self._hop(hops())
-        _set_client(environ, address)
+        _set_client(environ, self._client(hops()))
         _set_server(environ, taken.get("proto"), taken.get("host"), None)
+
+
+def _variable(name: str) -> str:
+    return "HTTP_" + name.upper().replace("-", "_")
 
 
 def _items(text: str) -> list[str]:
     """The items of a list; empty ones do not count (RFC 9110 section 5.6.1.2)."""
     return [item for item in (part.strip(" \t") for part in text.split(",")) if item]
+
+
+def _last(environ: Environ, name: str) -> str | None:
+    """Of a list only the last value is known to be of a trusted proxy."""
+    items = _items(environ.get(name, ""))
+    return items[-1] if items else None
 
 
 def _set_client(environ: Environ, address: str | None) -> None:
@@ -276,10 +298,10 @@ def _set_client(environ: Environ, address: str | None) -> None:
 def _set_server(environ: Environ, proto: str | None, host: str | None, port: str | None) -> None:
     """wsgi.url_scheme, HTTPS, HTTP_HOST, SERVER_NAME and SERVER_PORT as the client knows them."""
     scheme = _SCHEMES.get(proto.lower()) if proto else None
-    if not host or host[0] == ":" or not is_host(host):
+    if host is not None and not _is_public_host(host):
         host = None
-    if port is not None and not (is_port(port) and port.isdigit() and int(port)):
-        port = None
+    if port is not None:
+        port = str(int(port)) if _is_number_of_port(port) else None
     if scheme == host == port:
         return  # all are None
     if scheme is not None:
@@ -300,6 +322,15 @@ def _set_server(environ: Environ, proto: str | None, host: str | None, port: str
     else:
         own_port = split_host(environ.get("HTTP_HOST", ""))[1]
     environ["SERVER_PORT"] = port or own_port or default
+
+
+def _is_number_of_port(text: str) -> bool:
+    return is_port(text) and text.isdigit() and int(text) > 0
+
+
+def _is_public_host(host: str) -> bool:
+    name, port = split_host(host)
+    return name[:1] not in ("", ":") and is_host(host) and (not port or _is_number_of_port(port))
 
 
 def split_host(host: str) -> tuple[str, str]:

@@ -156,6 +156,8 @@ def _read_line(line: bytes) -> Announced | None:
     parts = rest.split(" ")
     if len(parts) != 4:
         raise _malformed("it has not two addresses and two ports")
+    if "%" in rest:  # behind which Python takes any text
+        raise _malformed("an address has a zone")
     try:
         source, destination = (str(kind(text)) for text in parts[:2])
     except ValueError:

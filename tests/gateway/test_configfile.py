@@ -172,6 +172,32 @@ def test_what_is_not_used_is_said_once_in_one_line(written):
         assert name not in note
 
 
+@pytest.mark.parametrize(
+    ("value", "version"),
+    [
+        ("True", "auto"),
+        ("False", "off"),
+        ("None", "off"),
+        ("'true'", "auto"),
+        ("'1'", "auto"),
+        ("'0'", "off"),
+        ("'none'", "off"),
+        ("'V2'", "v2"),
+        ("'auto'", "auto"),
+    ],
+)
+def test_gunicorns_words_for_the_proxy_protocol(written, value, version):
+    assert written(f"proxy_protocol = {value}").settings.proxy_protocol == version
+
+
+@pytest.mark.parametrize("value", ["''", "' '", "[]", "()", "''.split(',')"])
+def test_nobody_is_trusted(written, value):
+    settings = written(f"forwarded_allow_ips = {value}\nproxy_allow_ips = {value}").settings
+    assert (settings.forwarded_allow_ips, settings.proxy_allow_ips) == ((), ())
+    with pytest.raises(SettingError, match="allow_from"):
+        written(f"allow_from = {value}")  # unset is not nobody there
+
+
 def test_every_setting_of_gunicorn_is_known():
     """Those of the version that is installed; none is taken for a slip of the pen."""
     config = pytest.importorskip("gunicorn.config")

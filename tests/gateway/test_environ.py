@@ -307,6 +307,17 @@ def test_content_length_says_something_or_is_absent(method, sent, length):
     assert environ.get("CONTENT_LENGTH") == length
 
 
+@pytest.mark.parametrize("method", ["GE T", "GET\r\nX: y", "GET\0", "\xe9", "GET /", " GET"])
+def test_a_method_that_is_no_token_is_refused(method):
+    with pytest.raises(BadVariables, match="REQUEST_METHOD is no method"):
+        normal({"REQUEST_METHOD": method})
+
+
+@pytest.mark.parametrize("method", ["PROPFIND", "get", "X-PURGE", "M-SEARCH"])
+def test_any_token_is_a_method(method):
+    assert normal({"REQUEST_METHOD": method})["REQUEST_METHOD"] == method
+
+
 @pytest.mark.parametrize("variables", [{"REQUEST_METHOD": ""}, {}])
 def test_without_a_method_it_is_no_request(variables):
     with pytest.raises(BadVariables, match="REQUEST_METHOD is missing"):

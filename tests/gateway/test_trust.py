@@ -64,6 +64,9 @@ def changed(environ):
         ("127.0.0.0/8", "127.255.0.2", True),
         ("10.1.0.0/16", "10.2.0.1", False),
         ("10.1.0.0/16", "::ffff:10.1.2.3", True),
+        ("::ffff:10.1.0.0/112", "10.1.2.3", True),
+        ("::ffff:10.1.0.0/112", "::ffff:10.2.2.3", False),
+        ("::ffff:10.1.2.3", "10.1.2.3", True),
         ("::1", "::1", True),
         ("::1", "0:0:0:0:0:0:0:1", True),
         ("fe80::/10", "fe80::1%eth0", True),
@@ -178,6 +181,16 @@ def test_the_log_says_once_what_was_dropped_and_from_whom():
             "who is not in forwarded_allow_ips; this is said once",
         )
     ]
+
+
+def test_the_log_says_once_what_a_proxy_may_not_say():
+    environ = apply(ALL_CLAIMS, fields=["x-forwarded-for"])
+    (line,) = environ["log"]
+    assert line == (
+        "dropped Forwarded, X-Forwarded-Host, X-Forwarded-Port, X-Forwarded-Prefix, "
+        "X-Forwarded-Proto of a request from 10.0.0.1: forwarded_headers does not name them; "
+        "this is said once"
+    )
 
 
 @pytest.mark.parametrize("peer", [PROXY, "", "unix:", "fd00::1", "::ffff:10.9.9.9"])
@@ -336,12 +349,19 @@ SERVERS = [
     ({"Host": ""}, ("http", "backend:8000", "127.0.0.1", "8000")),
     ({"Port": "0"}, ("http", "backend:8000", "127.0.0.1", "8000")),
     ({"Port": "65536"}, ("http", "backend:8000", "127.0.0.1", "8000")),
+    ({"Port": "0" * 6 + "65536"}, ("http", "backend:8000", "127.0.0.1", "8000")),
+    ({"Port": "0" * 5000 + "1"}, ("http", "backend:8000", "127.0.0.1", "8000")),
+    ({"Port": "00443"}, ("http", "backend:8000", "127.0.0.1", "443")),
+    ({"Host": "a.example:65536"}, ("http", "backend:8000", "127.0.0.1", "8000")),
+    ({"Host": "a.example:" + "9" * 5000}, ("http", "backend:8000", "127.0.0.1", "8000")),
+    ({"Host": "a.example:"}, ("http", "a.example:", "a.example", "80")),
     ({"Port": "_http"}, ("http", "backend:8000", "127.0.0.1", "8000")),
     ({"Port": "8\u0660"}, ("http", "backend:8000", "127.0.0.1", "8000")),
-    # Lists: the values of the hop that is taken.
+    # Of a list only the last value is known to be of a trusted proxy, however many hops
+    # there are: the client chooses how many values stand before it.
     (
-        {"For": "192.0.2.1, 10.0.0.2", "Proto": "https, http", "Host": "a.example, b.example"},
-        ("https", "a.example", "a.example", "443"),
+        {"For": "192.0.2.1, 10.0.0.2", "Proto": "https, http", "Host": "evil, b.example"},
+        ("http", "b.example", "b.example", "80"),
     ),
     (
         {"For": "6.6.6.6, 192.0.2.1", "Proto": "https, http", "Host": "evil, b.example"},
@@ -350,11 +370,6 @@ SERVERS = [
     (
         {"For": "192.0.2.1, 10.0.0.2", "Proto": "https", "Host": "a.example"},
         ("https", "a.example", "a.example", "443"),
-    ),
-    # Of a list of another length only the last value is known to be a proxy's.
-    (
-        {"For": "192.0.2.1", "Proto": "https, http", "Host": "evil, b.example"},
-        ("http", "b.example", "b.example", "80"),
     ),
     ({"Host": "evil, b.example"}, ("http", "b.example", "b.example", "80")),
 ]
@@ -419,6 +434,12 @@ def test_the_prefix_is_split_off_or_put_in_front(prefix, script, info, script_af
 def test_the_prefix_does_not_count_where_the_mount_point_is_set():
     environ = apply({"X-Forwarded-Prefix": "/app"}, mounts=False, PATH_INFO="/app/x")
     assert (environ["SCRIPT_NAME"], environ["PATH_INFO"]) == ("", "/app/x")
+
+
+def test_a_long_list_with_an_open_quotation_mark_costs_no_quadratic_time():
+    """Each of these was a look at all that stands right of it."""
+    text = "," * 1_000_000 + '"'
+    assert list(elements_from_right(text)) == []
 
 
 # Whatever comes

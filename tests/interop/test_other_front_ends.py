@@ -43,15 +43,6 @@ DIFFERENCES = [
         "only fields of the request can tell an HTTP back end of the client; Caddy always has them",
     ),
     (
-        "caddy-*",
-        {
-            "HTTP_X_FORWARDED_HOST": "example.org:8080",
-            "SERVER_NAME": "example.org",
-            "SERVER_PORT": "8080",
-        },
-        "Caddy sends it as well, and is believed",
-    ),
-    (
         "lighttpd-* haproxy-fastcgi-* spawn-fcgi-*",
         {"SERVER_NAME": "example.org", "SERVER_PORT": "{port}"},
         "the name that the front end or the client has for it, the port that it listens on",
@@ -129,16 +120,13 @@ def site(request, servers):
 @pytest.mark.parametrize("kind", REQUESTS)
 def test_same_environ(site, kind):
     request, body_variables = REQUESTS[kind]
-    # Without Forwarded: the clients of these tests are on this machine, so they are believed.
-    fields = [(name, value) for name, value in HEADERS if name != "Forwarded"]
-    request = request | {"headers": fields + request.get("headers", [])}
+    request = request | {"headers": HEADERS + request.get("headers", [])}
     uri = site.way.prefix + TARGET
     expected = EXPECTED | body_variables
     expected |= {"SCRIPT_NAME": site.way.prefix, "REQUEST_URI": uri, "RAW_URI": uri}
     for ways, values, _ in DIFFERENCES:
         if any(fnmatchcase(str(site.way), pattern) for pattern in ways.split()):
             expected |= values
-    expected.pop("HTTP_FORWARDED", None)
     environ = site.ask(TARGET, **request).json()
     wrong = {
         name: (environ.get(name, ABSENT), expected.get(name, ABSENT))

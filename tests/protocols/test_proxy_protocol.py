@@ -92,6 +92,8 @@ BAD = {
     "v1 name": ("v1", b"PROXY TCP4 localhost 192.0.2.2 1 2\r\n", "none of TCP4"),
     "v1 zeros": ("v1", b"PROXY TCP4 192.000.002.001 192.0.2.2 1 2\r\n", "none of TCP4"),
     "v1 family mixed": ("v1", b"PROXY TCP4 ::1 192.0.2.2 1 2\r\n", "none of TCP4"),
+    "v1 zone": ("v1", b"PROXY TCP6 ::1%a ::1 1 2\r\n", "has a zone"),
+    "v1 zone of escapes": ("v1", b"PROXY TCP6 ::1 ::1%\r\x1b[2J 1 2\r\n", "has a zone"),
     "v1 family mixed 6": ("v1", b"PROXY TCP6 192.0.2.1 ::1 1 2\r\n", "none of TCP6"),
     "v1 port too large": ("v1", b"PROXY TCP4 192.0.2.1 192.0.2.2 65536 2\r\n", "a port"),
     "v1 port with a sign": ("v1", b"PROXY TCP4 192.0.2.1 192.0.2.2 +1 2\r\n", "a port"),

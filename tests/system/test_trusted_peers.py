@@ -4,10 +4,14 @@ import json
 import os
 import pwd
 import re
+import socket
 import struct
 
 import pytest
 from clients import RESET, TIMEOUT, Http
+from processes import GATEWAY, Gateway
+
+from gateway.trust import FIELDS
 
 APP = """
 import json
@@ -48,7 +52,7 @@ TAKEN_OVER = {
 
 @pytest.fixture(scope="module")
 def server(serve_module):
-    return serve_module(APP)
+    return serve_module(APP, "--forwarded-headers", ",".join(FIELDS))
 
 
 def asked(server, protocol="http", kind="tcp", *, target="/x", source=PROXY, by=None, **request):
@@ -113,6 +117,57 @@ def test_a_request_without_such_fields_is_left_alone(server, protocol):
     assert environ["REMOTE_ADDR"] == (PROXY if protocol == "http" else "192.0.2.1")
     assert environ["HTTP_USER_AGENT"] == "HTTP_X_FORWARDED_FOR"
     assert "gateway.claims" not in environ
+
+
+def test_what_a_proxy_does_not_set_as_a_rule_is_not_believed_by_default(serve):
+    """nginx and gunicorn's own example set -For and -Proto; the rest would be the client's."""
+    server = serve(APP, protocols=["http"], kinds=["tcp"])
+    for _ in range(2):
+        environ = asked(server, headers=CLAIMS)
+        assert environ["REMOTE_ADDR"] == "192.0.2.1"
+        assert environ["wsgi.url_scheme"] == "https"
+        assert (environ["HTTP_HOST"], environ["SERVER_NAME"]) == ("localhost", PROXY)
+        assert (environ["SCRIPT_NAME"], environ["PATH_INFO"]) == ("", "/x")
+        for name in ("X_FORWARDED_HOST", "X_FORWARDED_PORT", "X_FORWARDED_PREFIX", "FORWARDED"):
+            assert "HTTP_" + name not in environ
+        environ = asked(server, headers=[("Forwarded", "for=192.0.2.7;host=evil;proto=https")])
+        assert (environ["REMOTE_ADDR"], environ["HTTP_HOST"]) == (PROXY, "localhost")
+    server.stop()
+    (line,) = re.findall(r"\[INFO\] dropped .*", server.log)
+    assert "X-Forwarded-Host" in line
+    assert f"from {PROXY}: forwarded_headers does not name them; this is said once" in line
+
+
+def test_nobody_is_believed(serve):
+    server = serve(APP, "--forwarded-allow-ips", "", protocols=["http"])
+    for kind in ("tcp", "unix"):
+        environ = asked(server, kind=kind, headers=CLAIMS)
+        assert environ["REMOTE_ADDR"] == ("" if kind == "unix" else PROXY)
+        assert [name for name in environ if "FORWARDED" in name] == []
+
+
+def test_ipv4_on_a_socket_for_both_is_ipv4(tmp_path):
+    """As systemd makes them: there a peer's address is ::ffff:127.0.0.1."""
+    (tmp_path / "app.py").write_text(APP)
+    with socket.socket(socket.AF_INET6) as sock:
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        sock.bind(("::ffff:127.0.0.1", 0))
+        sock.listen()
+        number, port = sock.fileno(), sock.getsockname()[1]
+        words = ("--bind", f"fd://{number}", "--allow-from", PROXY)
+        words += ("--forwarded-allow-ips", PROXY)
+        server = Gateway([*GATEWAY, "app:app", *words], tmp_path, pass_fds=(number,))
+        try:
+            server.wait_for_log("is ready")
+            with Http(("127.0.0.1", port)) as peer:
+                environ = json.loads(peer.ask("/x").body)
+                assert (environ["REMOTE_ADDR"], environ["SERVER_NAME"]) == (PROXY, PROXY)
+                environ = json.loads(peer.ask("/x", headers=CLAIMS).body)
+                assert environ["REMOTE_ADDR"] == "192.0.2.1"
+            with Http(("127.0.0.1", port), source=STRANGER) as peer:
+                assert peer.rest() == b""
+        finally:
+            server.end()
 
 
 def test_repeated_fields_are_one_list(server):
@@ -334,6 +389,12 @@ def test_the_addresses_are_those_of_the_clients_connection(proxied, header, kind
 def test_a_client_that_spoke_tls_with_the_balancer_is_https(proxied):
     for environ in announced(proxied, V2_TLS):
         assert (environ["wsgi.url_scheme"], environ["HTTPS"]) == ("https", "on")
+
+
+def test_ipv4_inside_of_ipv6_is_announced_as_ipv4(proxied):
+    header = b"PROXY TCP6 ::ffff:192.0.2.1 ::ffff:198.51.100.2 4711 443\r\n"
+    for environ in announced(proxied, header):
+        assert named(environ, ANNOUNCED) == ANNOUNCED
 
 
 @pytest.mark.parametrize("header", [LOCAL, b"PROXY UNKNOWN\r\n"], ids=["LOCAL", "UNKNOWN"])
