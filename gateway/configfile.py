@@ -108,7 +108,8 @@ def _from_python(folder: Path, path: Path, source: str, known: Collection[str]) 
     values = {name: value for name, value in names.items() if name in known}
     functions = {name: value for name, value in names.items() if name in HOOKS}
     rest = {name: value for name, value in names.items() if name not in {*values, *functions}}
-    unused = translate(values, rest)
+    translate(values, rest)
+    unused = []
     for name, value in rest.items():
         if name in NOT_USED:
             if value:

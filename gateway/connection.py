@@ -344,7 +344,8 @@ class Connection(Receiver):
             self._sweep_idle(now, waited)
 
     def _sweep_idle(self, now: float, waited: float) -> None:
-        if waited > self.service.keepalive or self.worker.may_drop_idle(now):
+        kept = not self.partial
+        if (kept and waited > self.service.keepalive) or self.worker.may_drop_idle(now):
             self._close_idle()
         elif self.worker.retiring:
             self.settle()

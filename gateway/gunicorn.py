@@ -93,20 +93,11 @@ NOT_USED: dict[str, str] = {
 }
 
 
-def translate(values: dict[str, Any], rest: dict[str, Any]) -> list[str]:
-    """Change ``values`` of settings to what they mean here, taking names out of ``rest``.
-
-    Returns what cannot be used, with the reason.
-    """
-    unused = []
+def translate(values: dict[str, Any], rest: dict[str, Any]) -> None:
+    """Change ``values`` of settings to what they mean here, taking names out of ``rest``."""
     title = rest.pop("default_proc_name", None)
     if title:
         values.setdefault("proc_name", title)
     proxied = values.get("proxy_protocol")
     if isinstance(proxied, bool | str):
         values["proxy_protocol"] = _PROXY_PROTOCOL.get(str(proxied).lower(), proxied)
-    # There, kept-alive connections are switched off by it.
-    if values.get("keepalive") == 0:
-        del values["keepalive"]
-        unused.append("keepalive = 0 (idle connections are kept, for as long as by default)")
-    return unused

@@ -6,6 +6,7 @@ A kind says what is allowed in words, for the error that a user gets.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import field
 from typing import Any
 
 from gateway.guard import user_number
@@ -31,6 +32,12 @@ class Kind:
         self.allowed = allowed
         self.read = read
         self.many = many
+
+
+def setting(default: Any, kind: Kind, text: str, *flags: str, value: str = "VALUE") -> Any:
+    """A field of the settings: its default, how it is read, its help and its short options."""
+    metadata = {"kind": kind, "help": text, "flags": flags, "value": value}
+    return field(default=default, metadata=metadata)
 
 
 def whole_number(

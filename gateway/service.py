@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 Normaliser = Callable[[dict[str, str]], None]
 
 
-def limits_of(settings: Settings) -> Limits:
+def limits_of(settings: Settings, *, keep_alive: bool) -> Limits:
     """The bounds that the codecs know of."""
     return Limits(
         request_line=settings.limit_request_line,
@@ -37,6 +37,7 @@ def limits_of(settings: Settings) -> Limits:
         connections=settings.worker_connections,
         roles=settings.fastcgi_roles,
         header_map=settings.header_map,
+        keep_alive=keep_alive,
     )
 
 
@@ -87,7 +88,6 @@ class Service:
         self.peer = f"a peer on {protocol}"
         name = "http" if protocol == AUTO else protocol
         self.codec_class: type[Codec] = codec or codec_class(name)
-        self.limits = limits_of(settings)
         self.base: dict[str, Any] = {
             "GATEWAY_INTERFACE": "CGI/1.1",
             "wsgi.version": (1, 0),
@@ -106,6 +106,7 @@ class Service:
         else:
             mount = cgi_normaliser(settings.script_name, settings.path_info_source)
             self.keepalive = settings.fastcgi_keepalive
+        self.limits = limits_of(settings, keep_alive=self.keepalive > 0)
         forwarding = Forwarding(
             Peers(settings.forwarded_allow_ips),
             settings.forwarded_headers,

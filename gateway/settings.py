@@ -7,12 +7,14 @@ environment, the configuration file and the reference are made from it.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from typing import Any
 
 from gateway import kinds
+from gateway.bounds import Bounds
 from gateway.hooks import NO_HOOKS, Hooks
 from gateway.kinds import Kind, SettingError
+from gateway.kinds import setting as _setting
 from gateway.process import processors
 from gateway.trust import FIELDS
 from protocols.proxy_protocol import VERSIONS
@@ -20,14 +22,9 @@ from protocols.proxy_protocol import VERSIONS
 __all__ = ["Resolved", "SettingError", "Settings", "kind_of"]
 
 
-def _setting(default: Any, kind: Kind, text: str, *flags: str, value: str = "VALUE") -> Any:
-    metadata = {"kind": kind, "help": text, "flags": flags, "value": value}
-    return field(default=default, metadata=metadata)
-
-
 @dataclass(frozen=True)
-class Settings:
-    """The settings of one gateway; see ``help`` of each field for its meaning and unit."""
+class _Serving:
+    """What is served, where, by how many and how long."""
 
     wsgi_app: str = _setting(
         "", kinds.text(), "The application: module:attr, module:factory() or path/to/file.py:attr."
@@ -167,12 +164,6 @@ class Settings:
         "as variables they cannot be told from names with a hyphen.",
         value="NAME",
     )
-    keepalive: float = _setting(
-        75.0, kinds.seconds(), "Seconds that an idle HTTP connection is kept.", value="SECONDS"
-    )
-    fastcgi_keepalive: float = _setting(
-        75.0, kinds.seconds(), "Seconds that an idle FastCGI connection is kept.", value="SECONDS"
-    )
     fastcgi_multiplex_max: int = _setting(
         32,
         kinds.whole_number(1, 65535),
@@ -187,18 +178,6 @@ class Settings:
     )
     fastcgi_stderr: bool = _setting(
         False, kinds.boolean(), "Send wsgi.errors to the front end too, as FCGI_STDERR."
-    )
-    client_header_timeout: float = _setting(
-        15.0, kinds.seconds(), "Seconds for a whole request head.", value="SECONDS"
-    )
-    client_body_timeout: float = _setting(
-        30.0, kinds.seconds(), "Seconds between two reads of a request body.", value="SECONDS"
-    )
-    send_timeout: float = _setting(
-        60.0,
-        kinds.seconds(),
-        "Seconds in which a client must take some of the answer.",
-        value="SECONDS",
     )
     graceful_timeout: float = _setting(
         30.0,
@@ -256,50 +235,15 @@ class Settings:
         "How a reload goes on after its first new worker is ready: one by one, or all at once.",
         value="NAME",
     )
-    limit_request_line: int = _setting(
-        8190,
-        kinds.whole_number(16, off=True),
-        "Bytes of an HTTP request line; 0: limit_request_header_total bounds it.",
-        value="BYTES",
-    )
-    limit_request_fields: int = _setting(
-        100,
-        kinds.whole_number(1, off=True),
-        "Header fields of an HTTP request; 0: limit_request_header_total bounds them.",
-        value="N",
-    )
-    limit_request_field_size: int = _setting(
-        8190,
-        kinds.whole_number(16, off=True),
-        "Bytes of one HTTP header field; 0: limit_request_header_total bounds it.",
-        value="BYTES",
-    )
-    limit_request_header_total: int = _setting(
-        65536,
-        kinds.whole_number(64),
-        "Bytes of a whole HTTP head, of the FastCGI parameters, of the SCGI headers or of the "
-        "uwsgi variables.",
-        value="BYTES",
-    )
-    limit_request_body: int = _setting(
-        1 << 30, kinds.whole_number(0), "Bytes of a request body; 0: no limit.", value="BYTES"
-    )
-    body_buffer_size: int = _setting(
-        1 << 20,
-        kinds.whole_number(0),
-        "Bytes of a body, of a request or an answer that waits for its reader, that are kept in "
-        "memory; more goes to a temporary file.",
-        value="BYTES",
-    )
-    body_spool_dir: str | None = _setting(
-        None, kinds.text(), "Folder of those temporary files; not set: the system's.", value="DIR"
-    )
-    response_buffer_size: int = _setting(
-        16 << 20,
-        kinds.whole_number(0),
-        "Bytes of an answer that wait for a slow client before the application waits too.",
-        value="BYTES",
-    )
+
+
+@dataclass(frozen=True)
+class Settings(Bounds, _Serving):
+    """The settings of one gateway; see ``help`` of each field for its meaning and unit.
+
+    The fields of the last base come first.
+    """
+
     accesslog: str | None = _setting(
         None, kinds.text(), "File of the access log; - is standard output.", value="FILE"
     )

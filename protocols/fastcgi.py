@@ -226,7 +226,7 @@ class FastCgiCodec(CgiCodec):
         if len(content) != 8:
             raise ProtocolError("FCGI_BEGIN_REQUEST has the wrong length")
         role_number, flags = _BEGIN_BODY.unpack(content)
-        keep = bool(flags & KEEP_CONN)
+        keep = bool(flags & KEEP_CONN) and self.limits.keep_alive
         streams = self._streams
         # A peer should wait for the end of a request before it uses its number
         # again (section 3.3).  Whether it did cannot be told from the bytes, so

@@ -179,7 +179,9 @@ class Http1Codec(Http1Answers):
             check_host(host, self._repeated_host, version)
             self._host = host
         set_path(environ, target)
-        keep_alive = self._keep_alive if self._complete else self._parser.should_keep_alive()
+        keep_alive = limits.keep_alive and (
+            self._keep_alive if self._complete else self._parser.should_keep_alive()
+        )
         request = Request(0, environ, 0, b"", False, keep_alive)
         if version == "HTTP/1.0":
             request.http10 = True

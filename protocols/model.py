@@ -38,6 +38,7 @@ class Limits:
     PARAMS stream, the SCGI netstring.  ``request_body`` bounds a body (0: none).
     ``multiplex`` is the number of FastCGI requests served at once on one
     connection; ``connections`` is what FCGI_MAX_CONNS reports.
+    ``keep_alive`` is False where a connection ends with its first answer.
     ``header_map`` says what becomes of HTTP field names with ``_``: drop, refuse
     (the request) or dangerous (they become variables).
     """
@@ -45,6 +46,7 @@ class Limits:
     __slots__ = (
         "connections",
         "header_map",
+        "keep_alive",
         "multiplex",
         "request_body",
         "request_field_size",
@@ -66,6 +68,7 @@ class Limits:
         connections: int = 1000,
         roles: Iterable[str] = ("responder", "authorizer", "filter"),
         header_map: str = "drop",
+        keep_alive: bool = True,
     ) -> None:
         self.request_line = request_line
         self.request_fields = request_fields
@@ -76,6 +79,7 @@ class Limits:
         self.connections = connections
         self.roles = frozenset(roles)
         self.header_map = header_map
+        self.keep_alive = keep_alive
 
 
 class Request:

@@ -228,7 +228,7 @@ def test_a_file_that_is_used_whole_needs_no_note(written):
         ("graceful_timeout = 0", "graceful_timeout", 0.0),
         ("proc_name = 'shop'\ndefault_proc_name = 'other'", "proc_name", "shop"),
         ("default_proc_name = 'other'\nproc_name = 'shop'", "proc_name", "shop"),
-        ("keepalive = 0", "keepalive", Settings().keepalive),
+        ("keepalive = 0", "keepalive", 0.0),
         ("slow_request_timeout = 3", "slow_request_timeout", 3.0),
         ("control_socket = '/run/a.ctl'", "control_socket", "/run/a.ctl"),
     ],
