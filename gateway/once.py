@@ -90,7 +90,6 @@ def serve(resolved: Resolved) -> int:
     if settings.accesslog is not None:
         access = AccessLog(settings.accesslog, settings.access_log_format)
     source, target = _take_descriptors()
-    signal.signal(signal.SIGTERM, _on_term)
     connection = _Connection(target, settings, log)
     try:
         try:
@@ -144,12 +143,6 @@ def _take_descriptors() -> tuple[int, int]:
     os.close(nothing)
     os.dup2(2, 1)
     return source, target
-
-
-def _on_term(*_: object) -> None:
-    """The web server's word that its client has gone: the application is told, and cleans up."""
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    raise ClientDisconnected("the web server ended the request")
 
 
 # The request
@@ -228,6 +221,7 @@ class _Connection:
         self.gone = False
         self.closing = False
         self.is_cut = False
+        self._is_writing = False
 
     def run(
         self,
@@ -253,8 +247,21 @@ class _Connection:
         )
         install(self.worker)
         exchange = Exchange(cast("Any", self), request)
+        signal.signal(signal.SIGTERM, partial(self._on_term, request))
         os.register_at_fork(after_in_child=partial(self._let_go, exchange))
         exchange.run(seat)
+
+    def _on_term(self, request: Request, *_: object) -> None:
+        """The web server's word that the request is over.
+
+        Before the end of the answer it means that the client has gone: the
+        application is told, and cleans up.  After it, web servers say so to every
+        process that still runs: what the application does then is its own affair.
+        """
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        answered = request.ended or request.remaining == 0
+        if self._is_writing or not answered:
+            raise ClientDisconnected("the web server ended the request")
 
     def _let_go(self, exchange: Exchange) -> None:
         """In a child that the application forks: it must not send a second answer."""
@@ -269,16 +276,21 @@ class _Connection:
         del wait
         if self.gone:
             raise ClientDisconnected("the peer is gone")
-        rest = memoryview(data)
+        self._is_writing = True
+        try:
+            self._write_all(memoryview(data))
+        except OSError as error:
+            self.gone = True
+            raise ClientDisconnected(str(error)) from None
+        self._is_writing = False
+        return 0.0
+
+    def _write_all(self, rest: memoryview) -> None:
         while rest:
             try:
                 rest = rest[os.write(self._target, rest) :]
             except BlockingIOError:
                 select.select([], [self._target], [])
-            except OSError as error:
-                self.gone = True
-                raise ClientDisconnected(str(error)) from None
-        return 0.0
 
     def cut(self, request: Request) -> None:
         """A started answer ends here; the exit code says so."""

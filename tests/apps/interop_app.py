@@ -11,14 +11,12 @@ import random
 import select
 import sys
 import tempfile
+from importlib import import_module
 from pathlib import Path
 from urllib.parse import parse_qs
 from wsgiref.validate import validator
 
 sys.path.insert(0, str(Path(__file__).parent))
-
-from django_app import application as django_app
-from flask_app import app as flask_app
 
 CHUNK = 64 * 1024
 
@@ -178,15 +176,24 @@ def validated_environ(environ, start_response):
     return [text]
 
 
+def framework(module, name):
+    """Imported when it is first asked for: as a CGI program this starts for each request."""
+
+    def imported(environ, start_response):
+        return getattr(import_module(module), name)(environ, start_response)
+
+    return imported
+
+
 APPS = {
     "broken": broken,
     "digest": digest,
-    "django": django_app,
+    "django": framework("django_app", "application"),
     "download": download,
     "endless": endless,
     "environ": environ_as_json,
     "file": file,
-    "flask": flask_app,
+    "flask": framework("flask_app", "app"),
     "headers": answer_headers,
     "ignore": ignore,
     "status": status,

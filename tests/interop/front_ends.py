@@ -283,7 +283,8 @@ class Servers:
         """The site at the end of ``way``; ``options`` go to the gateway."""
         key = (way, options)
         if key not in self.sites:
-            backend = self.gateway(way.mount, *options).addresses[way.protocol, way.transport]
+            addresses = self.gateway(way.mount, *options).addresses
+            backend = addresses.get((way.protocol, way.transport))  # none: it starts its own
             self.sites[key] = Site(way, BOOTS[way.server](self, way, backend))
         return self.sites[key]
 

@@ -34,13 +34,15 @@ NOTES = {
     "spelling; `path_info_source = request_uri` makes PATH_INFO of it.",
     "leading //": "Apache ignores `nocanon` where its own joining of slashes touched the match: "
     "a path that begins with `//` arrives joined.",
-    "up to 4 kB": "mod_fcgid maps the path to a file, which the system does for 4 kB at most; "
-    "a longer one is a 403.",
-    "200 acted on": "mod_fcgid takes `Location` with status 200 for an order to itself: it makes a "
-    "new request of a local one, a 302 of any other. Every other status arrives.",
+    "up to 4 kB": "A front end that starts the gateway itself maps the path to a file, which the "
+    "system does for 4 kB at most; a longer one is a 403 of Apache, a 404 of lighttpd.",
+    "200 acted on": "Apache takes `Location` with status 200 of a program that it has started for "
+    "an order to itself (RFC 3875 section 6.2.2): it makes a new request of a local one, a 302 of "
+    "any other. Every other status arrives.",
     "empty dropped": "lighttpd passes no field that has an empty value.",
     "_ kept": "lighttpd makes one variable of X-User and X_User. Both values arrive, joined by a "
-    "comma, so a value that lighttpd itself has set cannot be replaced unseen.",
+    "comma, so a value that lighttpd itself has set cannot be replaced unseen; as CGI the later "
+    "one replaces the other.",
     "comma": "The front end joins repeated fields by commas before anybody else can. "
     "Browsers send one Cookie field over HTTP/1.1; over HTTP/2, where they send more, it joins "
     "them with semicolons.",
@@ -48,11 +50,9 @@ NOTES = {
     "up to a buffer": "HAProxy needs the length first, and waits for the end of an upload only up "
     "to one buffer (`tune.bufsize`, 16 kB); then it answers 400.",
     "length needed": "An answer that breaks off is seen as such only if its length was announced. "
-    "SCGI and uwsgi end an answer by closing, and closing a unix socket is no reset; "
-    "Caddy, mod_fcgid and mod_proxy_uwsgi do not tell an end from a reset either, and to lighttpd "
-    "a reset may look like an end.",
-    "looks whole": "Apache drops Content-Length from what it gets by SCGI, and a unix socket has "
-    "no reset: use TCP, or FastCGI.",
+    "SCGI, uwsgi and CGI end an answer by closing, and closing a unix socket or a pipe is no "
+    "reset; Caddy, mod_fcgid and mod_proxy_uwsgi do not tell an end from a reset either, lighttpd "
+    "not always.",
 }
 
 
@@ -61,7 +61,7 @@ def path(site):
     found = set()
     for target, spelt, tidied in PATHS:
         answer = site.ask(target)
-        if answer.status == 403 and len(target) > 4096:
+        if answer.status in {403, 404} and len(target) > 4096:
             found.add("up to 4 kB")
             continue
         environ = answer.json()
@@ -221,17 +221,20 @@ def client_abort(site):
 
 def cut_answer(site):
     """An answer that breaks off in the middle does not look whole to the client."""
-    found = set()
-    for length in ("1", ""):
-        with site.send(f"/?after=100000&length={length}", app="broken") as connection:
-            try:
-                answer = receive(connection)
-            except (http.client.HTTPException, OSError):
-                continue
-        # A front end that held the answer back may also refuse it whole.
-        if answer.status != 502:
-            found.add("looks whole" if length else "length needed")
-    return found - {"length needed"} if "looks whole" in found else found
+    assert looks_cut(site, length="1")
+    # A front end that finds the reset before it has read everything may judge otherwise.
+    return set() if all(looks_cut(site) for _ in range(100)) else {"length needed"}
+
+
+def looks_cut(site, length=""):
+    """Whether the client of one such answer sees that it is not whole."""
+    with site.send(f"/?after=100000&length={length}", app="broken") as connection:
+        try:
+            answer = receive(connection)
+        except (http.client.HTTPException, OSError):
+            return True
+    # A front end that held the answer back may also refuse it whole.
+    return answer.status == 502
 
 
 def prefix(site):
@@ -268,9 +271,11 @@ CHECKS = {
 ROWS = [way for way in WAYS + OTHERS if not way.prefix]
 
 NAMES = {"direct": "none", "apache": "Apache", "haproxy": "HAProxy", "caddy": "Caddy"} | {
-    "spawn-fcgi": "nginx and spawn-fcgi"
+    "spawn-fcgi": "nginx and spawn-fcgi",
+    "mod_cgid": "Apache, mod_cgid",
+    "mod_cgi": "Apache, mod_cgi",
 }
-PROTOCOL_NAMES = {"http": "HTTP", "fastcgi": "FastCGI", "scgi": "SCGI"}
+PROTOCOL_NAMES = {"http": "HTTP", "fastcgi": "FastCGI", "scgi": "SCGI", "cgi": "CGI"}
 
 HEAD = """# Front ends
 

@@ -1,22 +1,13 @@
-"""Boots lighttpd, HAProxy, Caddy, mod_fcgid and spawn-fcgi with the files of deploy/.
+"""Boots lighttpd, HAProxy, Caddy and spawn-fcgi with the files of deploy/.
 
-The last two start the gateway themselves; the address of the one that others use is not theirs.
+The last one starts the gateway itself; the address of the one that others use is not its own.
 """
 
-import contextlib
 import os
-import pwd
-import re
 import shutil
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 from front_ends import (
-    APACHE,
-    APACHE_DEFAULT_MODULES,
-    APACHE_MODULES,
     APPS,
     BOOTS,
     DEPLOY,
@@ -28,37 +19,9 @@ from front_ends import (
     replaced,
     web_group,
 )
-
-#: Apache starts the gateway as its own user, whom a virtual environment may be hidden from.
-READING_ALL = [
-    *("setpriv", "--clear-groups", "--inh-caps=+dac_override", "--ambient-caps=+dac_override")
-]
+from starting_front_ends import PROGRAMS, STARTING, lighttpd_cgi, start_lighttpd
 
 SOCKET = "/run/gateway/app.sock"
-#: The programs of the virtual environment that runs these tests.
-PROGRAMS = Path(sys.executable).parent
-
-LIGHTTPD = """\
-server.document-root = "/var/www/html"
-server.bind = "127.0.0.1"
-server.port = {port}
-server.errorlog = "{folder}/error.log"
-server.upload-dirs = ( "{folder}" )
-{user}
-# As Debian's package has it.
-server.http-parseopts = (
-  "header-strict"           => "enable",
-  "host-strict"             => "enable",
-  "host-normalize"          => "enable",
-  "url-normalize-unreserved"=> "enable",
-  "url-normalize-required"  => "enable",
-  "url-ctrls-reject"        => "enable",
-  "url-path-2f-decode"      => "enable",
-  "url-path-dotseg-remove"  => "enable",
-)
-include "site.conf"
-"""
-
 CADDY = """\
 {
 	admin off
@@ -80,7 +43,7 @@ OTHERS = [
     *ways("lighttpd", ("fastcgi", "scgi")),
     *ways("haproxy", ("http", "fastcgi")),
     *ways("caddy", ("http", "fastcgi")),
-    *(Way("mod_fcgid", "fastcgi", "unix", mount) for mount in MOUNTS),
+    *STARTING,
     *ways("spawn-fcgi", ("fastcgi",)),
 ]
 
@@ -94,19 +57,13 @@ def backend_in(text, way, backend):
 
 
 def lighttpd(servers, way, backend):
-    binary, folder, port = program("lighttpd"), servers.new_folder(str(way)), free_port()
+    if way.protocol == "cgi":
+        return lighttpd_cgi(servers, way)
+    folder, port = servers.new_folder(str(way)), free_port()
     listen = '$SERVER["socket"] == "{}:{}"'
     changes = {listen.format("", 8080): listen.format("127.0.0.1", port)}
     changes |= backend_in('"host" => "127.0.0.1", "port" => {},', way, backend)
-    (folder / "site.conf").write_text(replaced(way.file, changes))
-    group = web_group()
-    user = f'server.username = "{group}"\nserver.groupname = "{group}"\n' if group else ""
-    if group:
-        shutil.chown(folder, group, group)
-    main = LIGHTTPD.format(folder=folder, port=free_port(), user=user)
-    (folder / "lighttpd.conf").write_text(main)
-    command = [binary, "-D", "-f", folder / "lighttpd.conf"]
-    return servers.start(str(way), command, folder, [("127.0.0.1", port)])
+    return start_lighttpd(servers, way, folder, replaced(way.file, changes), port)
 
 
 def haproxy(servers, way, backend):
@@ -142,75 +99,6 @@ def caddy(servers, way, backend):
     )
 
 
-def mod_fcgid(servers, way, _backend):
-    """Apache, whose process manager starts the gateway as often as it needs one."""
-    binary, folder, port = program("apache2"), servers.new_folder(str(way)), free_port()
-    if not (APACHE_MODULES / "fcgid.load").exists():
-        program("libapache2-mod-fcgid")
-    group = web_group()
-    code = folder / "app"
-    code.mkdir()
-    starter = replaced(
-        DEPLOY / "apache" / "app.fcgi",
-        {
-            "cd /srv/app ": f"cd {APPS} ",
-            "/srv/app/venv/bin": str(PROGRAMS),
-            " app:application": " interop_app:application",
-            "--script-name /": f"--script-name {way.prefix or '/'}",
-        },
-    )
-    (code / "app.fcgi").write_text(starter)
-    (code / "app.fcgi").chmod(0o755)
-    file = DEPLOY / "apache" / f"fcgid-{way.mount}.conf"
-    site = replaced(
-        file,
-        {
-            "Listen 8080\n": f"Listen 127.0.0.1:{port}\n",
-            "<VirtualHost *:8080>": f"<VirtualHost *:{port}>",
-            '"/srv/app': f'"{code}',
-        },
-    )
-    # Where Debian's package keeps the sockets of the processes.
-    sockets = folder / "fcgid"
-    sockets.mkdir()
-    if group:
-        shutil.chown(sockets, group, group)
-    site += f"FcgidIPCDir {sockets}\nFcgidProcessTableFile {folder}/fcgid_shm\n"
-    (folder / "site.conf").write_text(site)
-    (enabled,) = re.findall(r"(?m)^#\s+a2enmod (.*)$", site)
-    modules = "\n".join(
-        f"Include {path}"
-        for name in (*APACHE_DEFAULT_MODULES, *enabled.split())
-        for path in (APACHE_MODULES / f"{name}.load", APACHE_MODULES / f"{name}.conf")
-        if path.exists()
-    )
-    user = f"User {group}\nGroup {group}" if group else ""
-    main = APACHE.format(folder=folder, user=user, modules=modules)
-    (folder / "apache.conf").write_text(main)
-    command = [binary, "-f", folder / "apache.conf", "-DFOREGROUND"]
-    if group and not readable_by(group):
-        shutil.chown(folder, group, group)
-        command = [*READING_ALL, f"--reuid={group}", f"--regid={group}", *command]
-    return servers.start(str(way), command, folder, [("127.0.0.1", port)])
-
-
-def readable_by(user):
-    """Whether this user may run the gateway from where it is."""
-    who = pwd.getpwnam(user)
-    with contextlib.suppress(OSError):
-        done = subprocess.run(
-            [PROGRAMS / "gateway", "--version"],
-            cwd=APPS,
-            user=who.pw_uid,
-            group=who.pw_gid,
-            extra_groups=[],
-            capture_output=True,
-            check=False,
-        )
-        return done.returncode == 0
-    return False
-
-
 def spawn_fcgi(servers, way, _backend):
     """The gateway on spawn-fcgi's socket, and nginx with its own file before it."""
     program("spawn-fcgi")
@@ -239,6 +127,5 @@ BOOTS |= {
     "lighttpd": lighttpd,
     "haproxy": haproxy,
     "caddy": caddy,
-    "mod_fcgid": mod_fcgid,
     "spawn-fcgi": spawn_fcgi,
 }

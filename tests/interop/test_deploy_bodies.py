@@ -226,8 +226,6 @@ def test_failure_after_the_head_can_be_seen(site, length):
     way = site.way
     if way.protocol in ("scgi", "uwsgi") and way.transport == "unix" and not length:
         pytest.skip("the end of the connection ends the answer, and unix sockets have no reset")
-    if (way.server, way.protocol, way.transport) == ("apache", "scgi", "unix"):
-        pytest.skip("Apache drops the length that an SCGI answer announces")
     if (way.server, way.protocol) == ("apache", "uwsgi") and not length:
         pytest.skip("mod_proxy_uwsgi takes a reset for the end now and then")
     with site.send(f"/?after=100000&length={length}", app="broken") as connection:

@@ -154,6 +154,7 @@ DIFFERENCES = [
         },
         "what Apache gives every CGI program",
     ),
+    ("apache-scgi-*", {"ap_trust_cgilike_cl": "1"}, "set by the file, for Apache"),
 ]
 
 
