@@ -22,6 +22,7 @@ from protocols.http1_head import (
     LENGTH,
     NAMES,
     check_coding,
+    check_expectation,
     check_host,
     check_line_ends,
     check_partial,
@@ -49,6 +50,10 @@ _END_OF_HEAD = b"\r\n\r\n"
 #: What is being read.
 _HEAD, _SIZED, _CHUNKED, _DONE = range(4)
 
+#: Bytes of framing that each byte of a chunked body may come with; chunks of one byte
+#: have 5.
+_FRAMING = 32
+
 _EXPECT, _TRANSFER_ENCODING = "HTTP_EXPECT", "HTTP_TRANSFER_ENCODING"
 _UPGRADE_FIELD = re.compile(rb"(?im)^upgrade(?=:)")
 
@@ -73,7 +78,7 @@ class Http1Codec(Http1Answers):
         self._request: Request | None = None
         self._body: list[bytes] = []
         self._received = 0
-        self._quiet = 0
+        self._framing = 0
         self._tail = b""
         self._complete = False
         self._keep_alive = True
@@ -226,6 +231,12 @@ class Http1Codec(Http1Answers):
         except httptools.HttpParserError as error:
             if isinstance(error.__context__, ProtocolError):  # raised in on_header
                 raise error.__context__ from None
+            line = head.find(b"\r\n")
+            own, known = head[line - len(version) : line], version.encode()
+            if own != known:  # a later minor version, which the parser does not know
+                self._parser = httptools.HttpRequestParser(self)
+                head = head[: line - len(own)] + known + head[line:]
+                return self._parse(head, method, target, version)
             check_line_ends(head)
             coding = environ.get(_TRANSFER_ENCODING)
             if coding is not None and "invalid `Transfer-Encoding`" in str(error):
@@ -281,13 +292,14 @@ class Http1Codec(Http1Answers):
         check_coding(coding, version)
         request.length = UNKNOWN
         request.more = True
-        self._received = self._quiet = 0
+        self._received = self._framing = 0
         self._tail = b""
         self._environ = {}  # trailers go there, never into the request's
         self._state = _CHUNKED
 
     def _start_sized(self, request: Request, environ: dict[str, str]) -> None:
-        request.length = length = int(environ[LENGTH])
+        # Zeros are trimmed because int() takes no text of any length.
+        request.length = length = int(environ[LENGTH].lstrip("0") or "0")
         environ[LENGTH] = str(length)
         if self.limits.request_body and length > self.limits.request_body:
             raise refusal(413, "the request body is too large")
@@ -300,9 +312,8 @@ class Http1Codec(Http1Answers):
         """RFC 9110 section 10.1.1."""
         if request.http10:
             return
-        if expect.lower() != "100-continue":
-            raise refusal(417, "the only expectation known here is 100-continue")
-        if request.more:
+        check_expectation(expect)
+        if request.more and expect:
             self.outbox += b"HTTP/1.1 100 Continue\r\n\r\n"
 
     # Bodies
@@ -336,11 +347,11 @@ class Http1Codec(Http1Answers):
         if self.limits.request_body and excess > 0:
             self._body = [b"".join(self._body)[:-excess]]
             raise refusal(413, "the request body is too large")
-        self._quiet = self._quiet + len(piece) if received == self._received else 0
+        self._framing += len(piece) - (self._received - received)
+        if self._framing > self.limits.request_header_total + _FRAMING * self._received:
+            raise refusal(431, "chunk extensions or trailers are too large")
         if self._complete:
             self._finish(request, events)
-        elif self._quiet > self.limits.request_header_total:
-            raise refusal(431, "chunk extensions or trailers are too large")
         return end
 
     def _feed_body(self, piece: bytes) -> None:

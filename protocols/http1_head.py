@@ -67,11 +67,12 @@ for _name in _CLAIMS:
 
 #: RFC 9110 section 7.2 with RFC 3986 section 3.2: uri-host [ ":" port ], or empty.
 _HOST_VALUE = re.compile(
-    r"(?:\[[0-9A-Fa-f:.]+\]|\[v[0-9A-Fa-f]+\.[!$&-.0-9:;=A-Z_a-z~]+\]"
-    r"|(?:[!$&-.0-9;=A-Z_a-z~]|%[0-9A-Fa-f]{2})*)(?::[0-9]*)?"
+    r"(?:(?:\[[0-9A-Fa-f:.]+\]|\[v[0-9A-Fa-f]+\.[!$&-.0-9:;=A-Z_a-z~]+\]"
+    r"|(?:[!$&-.0-9;=A-Z_a-z~]|%[0-9A-Fa-f]{2})+)(?::[0-9]*)?)?"
 )
 _ABSOLUTE = re.compile(r"https?://([^/?]*)(.*)", re.IGNORECASE)
 _OTHER_VERSION = re.compile(r"HTTP/[0-9]\.[0-9]")
+_SPOKEN = "HTTP/1."
 BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 
 _REASONS = {
@@ -195,9 +196,11 @@ def split_request_line(line: bytes) -> tuple[str, str, str]:
     except ValueError:
         raise malformed_line(line, "the request line is malformed") from None
     if version not in ("HTTP/1.1", "HTTP/1.0"):
-        if _OTHER_VERSION.fullmatch(version):
+        if not _OTHER_VERSION.fullmatch(version):
+            raise malformed_line(line, "the request line is malformed")
+        if not version.startswith(_SPOKEN):
             raise refusal(505, f"HTTP/1.1 is spoken here, not {version}")
-        raise malformed_line(line, "the request line is malformed")
+        version = "HTTP/1.1"  # RFC 9110 section 2.5: as the highest minor version known
     if method == "CONNECT":
         raise refusal(501, "CONNECT is not implemented")
     return method, target, version
@@ -252,8 +255,23 @@ def is_host(text: str) -> bool:
 
 
 def check_coding(coding: str, version: str) -> None:
-    """RFC 9112 sections 6.1 and 6.3: only chunked, and only in HTTP/1.1."""
+    """RFC 9112 sections 6.1 and 6.3: only chunked, and only in HTTP/1.1.
+
+    Where chunked is not the last coding, or there twice, nobody can tell where
+    the body ends: that is a 400, whatever else there is.
+    """
     if version == "HTTP/1.0":
         raise refusal(400, "Transfer-Encoding in HTTP/1.0")
-    if coding.lower() != "chunked":
-        raise refusal(501, "the only transfer coding known here is chunked")
+    if coding.lower() == "chunked":
+        return
+    *others, last = (part.strip(" \t") for part in coding.lower().split(","))
+    if last != "chunked" or "chunked" in others or not all(map(TOKEN.fullmatch, others)):
+        raise refusal(400, "chunked is not the last transfer coding, or not the only one")
+    raise refusal(501, "the only transfer coding known here is chunked")
+
+
+def check_expectation(expect: str) -> None:
+    """RFC 9110 section 10.1.1: a list, of which one member is known."""
+    members = {part.strip(" \t") for part in expect.lower().split(",")} - {""}
+    if not members <= {"100-continue"}:
+        raise refusal(417, "the only expectation known here is 100-continue")

@@ -62,6 +62,12 @@ CASES = [
          [sized(b"x")], outbox=CONTINUE),
     Case("expect, chunked", chunked(b"0\r\n\r\n", "Expect: 100-continue"), [unsized(b"")],
          outbox=CONTINUE),
+    *(
+        Case(f"expect: {value}", post(f"Expect: {value}", "Content-Length: 1", body=b"x"),
+             [sized(b"x")], outbox=CONTINUE)
+        for value in ("100-continue, 100-continue", "100-continue,", ",, 100-Continue")
+    ),
+    Case("expect nothing", post("Expect:", "Content-Length: 1", body=b"x"), [sized(b"x")]),
     Case("expect without a body", post("Expect: 100-continue", "Content-Length: 0"),
          [sized(b"")]),
     Case("expect in 1.0 ignored",
@@ -73,6 +79,11 @@ CASES = [
     Case("expect is answered once a request",
          post("Expect: 100-continue", "Content-Length: 1", body=b"x") * 2,
          [sized(b"x"), sized(b"x")], outbox=CONTINUE * 2),
+    # A number of any length
+    Case("length with thousands of zeros",
+         post("Content-Length: " + "0" * 6000 + "3", body=b"abc") + NEXT,
+         [sized(b"abc"), next_]),
+    Case("length of zeros", post("Content-Length: " + "0" * 6000) + NEXT, [sized(b""), next_]),
     # The end of the connection
     Case("end in a sized body", post("Content-Length: 3", body=b"ab"),
          [sized(b"ab", announced=3, whole=False)], eof="middle of a request body"),

@@ -98,6 +98,18 @@ CASES = [
         Case(f"method: {method}", message(f"{method} / HTTP/1.1", HOST), [want(method=method)])
         for method in ("HEAD", "PUT", "DELETE", "OPTIONS", "PATCH", "TRACE", "PROPFIND", "REPORT")
     ),
+    *(
+        Case(f"later minor version: {version}",
+             message(f"GET /p?q HTTP/{version}", HOST, "X: y") + NEXT,
+             [want("/p?q", path="/p", env={"HTTP_X": "y"}), next_])
+        for version in ("1.2", "1.9")
+    ),
+    Case("later minor version, upgrade",
+         message("GET / HTTP/1.2", HOST, "Upgrade: x", "Connection: Upgrade") + NEXT,
+         [want(), next_]),
+    Case("later minor version, last",
+         message("GET / HTTP/1.3", HOST, "Connection: close"), [want(keep_alive=False)],
+         closing=True),
     Case("asterisk form", message("OPTIONS * HTTP/1.1", HOST),
          [want("*", method="OPTIONS", path="")]),
     Case("absolute form, 1.0 without Host", message("GET http://b:81/p HTTP/1.0"),
