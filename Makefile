@@ -25,7 +25,7 @@ $(VENV)/.test: pyproject.toml | $(BIN)/gateway
 # Real front ends and a real FastCGI client, from the distribution.
 system-packages:
 	@if command -v apt-get >/dev/null; then \
-		for program in nginx apache2 cgi-fcgi curl lighttpd haproxy spawn-fcgi; do \
+		for program in nginx apache2 cgi-fcgi curl lighttpd haproxy spawn-fcgi openssl; do \
 			PATH=$$PATH:/usr/sbin command -v $$program >/dev/null || missing=yes; \
 		done; \
 		[ -e /usr/lib/apache2/modules/mod_fcgid.so ] || missing=yes; \
@@ -33,7 +33,7 @@ system-packages:
 			$(SUDO) apt-get update -qq && \
 			DEBIAN_FRONTEND=noninteractive $(SUDO) apt-get install -y -qq --no-install-recommends \
 				nginx apache2 libapache2-mod-fcgid libfcgi-bin curl \
-				lighttpd haproxy spawn-fcgi \
+				lighttpd haproxy spawn-fcgi openssl \
 				$$(apt-cache show caddy >/dev/null 2>&1 && echo caddy) >/dev/null; \
 		fi; \
 	else \

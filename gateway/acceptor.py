@@ -34,6 +34,7 @@ class Acceptor:
             number: Service(listener.protocol, worker.settings, worker.log, listener)
             for number, listener in self.listeners.items()
         }
+        self._kinds = {number: _kind(service) for number, service in self._services.items()}
         self.accepting = False
         self._not_before = 0.0
         self._at_once = 1
@@ -153,17 +154,27 @@ class Acceptor:
         base = service.base
         peer = service.peer if service.is_unix else f"{address[0]}:{address[1]}"
         if service.codec_class.origin:
-            base = base | _addresses(sock, service.is_unix, address)
-        kind = Connection if service.proxy_protocol == "off" else ProxiedConnection
+            base = base | _addresses(sock, service, address)
+        kind = self._kinds[service.listener]
         connection = kind(self._worker, service, sock, peer, base)
         self._worker.connections[connection.number] = connection
         return connection
 
 
-def _addresses(sock: socket.SocketType, is_unix: bool, address: Any) -> dict[str, str]:
+def _kind(service: Service) -> type[Connection]:
+    """What its connections are, by what comes before the protocol."""
+    if service.tls is None:
+        return Connection if service.proxy_protocol == "off" else ProxiedConnection
+    from gateway.tls import TlsConnection  # noqa: PLC0415 - OpenSSL only where it is used
+
+    return TlsConnection
+
+
+def _addresses(sock: socket.SocketType, service: Service, address: Any) -> dict[str, str]:
     """SERVER_* and REMOTE_* of a connection (RFC 3875 section 4.1)."""
-    if is_unix:
-        return {"SERVER_NAME": "localhost", "SERVER_PORT": "80", "REMOTE_ADDR": ""}
+    if service.is_unix:
+        port = "80" if service.tls is None else "443"
+        return {"SERVER_NAME": "localhost", "SERVER_PORT": port, "REMOTE_ADDR": ""}
     local = sock.getsockname()
     return {
         "SERVER_NAME": unmapped(local[0]),

@@ -19,6 +19,9 @@ _FORMS = (
     "allowed are HOST:PORT, [IPV6]:PORT, unix:PATH, fd://N and systemd, with PROTOCOL+ in front"
 )
 
+#: What stands in front of a bind for HTTP inside of TLS.
+HTTPS = "https"
+
 #: A peer that chooses its protocol may choose one in which it says who it is.
 AUTO_ONLY_HERE = (
     "auto, for any protocol, is allowed on unix sockets and loopback addresses only "
@@ -46,25 +49,38 @@ class Address:
     backlog: int = 0
     allow: tuple[str, ...] = ()
     proxy_protocol: str = ""
+    tls: bool = False
 
     @property
     def key(self) -> str:
-        """The same text for the same place and protocol, whatever else may change."""
+        """The same text for the same place and protocol, whatever else may change.
+
+        Whether TLS is around the protocol may.
+        """
         where = f"{self.host}:{self.port}" if self.kind == "tcp" else self.path or str(self.number)
         return f"{self.protocol} {self.kind} {where}"
 
 
-def parse_address(text: str, protocol: str, protocols: Sequence[str]) -> Address:
+def parse_address(
+    text: str, protocol: str, protocols: Sequence[str], *, certified: bool = False
+) -> Address:
     """Parse one bind; ``protocol`` is that of binds that name none.
 
+    ``certified``: there is a certificate, so that HTTP without a name is inside of TLS.
     Raises AddressError.
     """
     rest, _, query = text.partition("?")
     head, rest = _split_protocol(rest)
+    tls = head == HTTPS or (certified and not head and protocol == "http")
+    if head == HTTPS:
+        head = "http"
+        if not certified:
+            raise AddressError("https needs certfile, the certificate of this server")
     protocol = head or protocol
     if protocol not in protocols:
-        raise AddressError(f"there is no protocol {protocol!r}; there are {', '.join(protocols)}")
-    options = _options(query)
+        names = ", ".join((*protocols, HTTPS))
+        raise AddressError(f"there is no protocol {protocol!r}; there are {names}")
+    options = _options(query) | {"tls": tls}
     if rest.startswith("unix:"):
         return Address(protocol, "unix", path=_path(rest[5:]), **options)
     if rest.startswith("fd://"):

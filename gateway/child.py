@@ -5,10 +5,14 @@ from __future__ import annotations
 import socket
 from dataclasses import dataclass
 from time import monotonic
+from typing import TYPE_CHECKING
 
 from gateway.hooks import Hooks
 from gateway.scoreboard import Board
 from gateway.settings import Settings
+
+if TYPE_CHECKING:
+    from ssl import SSLContext
 
 _MOST_FAILURE_TEXT = 1 << 16
 
@@ -113,9 +117,14 @@ class Child:
 
 @dataclass
 class Generation:
-    """Settings and hooks of one load of the application, and its template if it has one."""
+    """Settings and hooks of one load of the application, and its template if it has one.
+
+    ``tls`` has the certificate and the key, read by the manager: workers may not be
+    allowed to.
+    """
 
     number: int
     settings: Settings
     hooks: Hooks
     template: Child | None = None
+    tls: SSLContext | None = None

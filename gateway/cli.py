@@ -25,9 +25,9 @@ from gateway.control import ControlError, ask
 from gateway.loader import LoadError, load_application
 from gateway.once import CGI
 from gateway.process import apply_environment, check_privileges, owner_of_workers
-from gateway.settings import Resolved, SettingError, Settings, kind_of
+from gateway.settings import SettingError, Settings, kind_of
 from gateway.sockets import BindError, inherited_addresses
-from gateway.sources import CMD_ARGS, PREFIX, resolve
+from gateway.sources import CMD_ARGS, PREFIX, Resolved, resolve
 from gateway.startup import change_folder
 from protocols.detect import AUTO
 
@@ -125,6 +125,7 @@ def serve(config: str | None, check_config: bool, print_config: bool, **argument
             for line in resolved.lines():
                 click.echo(line)
         if check_config:
+            _certified(_placed(resolved, folder))
             return _check(resolved)
         if print_config:
             return 0
@@ -134,7 +135,7 @@ def serve(config: str | None, check_config: bool, print_config: bool, **argument
             return once.serve(resolved)
         check_privileges(resolved.settings)
         addresses = _owned(addresses, resolved.settings)
-        placed = _placed(resolved, folder)
+        placed = _certified(_placed(resolved, folder))
         return startup.serve(placed, addresses, partial(_reread, read, folder), folder)
     except SettingError as error:
         return _fail(EXIT_USAGE, error)
@@ -227,7 +228,16 @@ def _reread(read: Callable[[], Resolved], folder: str) -> Resolved:
     resolved = read()
     _addresses(resolved)
     check_privileges(resolved.settings)
-    return _placed(resolved, folder)
+    return _certified(_placed(resolved, folder))
+
+
+def _certified(resolved: Resolved) -> Resolved:
+    """With the certificate and the key, if there are any.  Raises SettingError."""
+    if not resolved.settings.certfile:
+        return resolved
+    from gateway.certificates import load  # noqa: PLC0415 - OpenSSL only where it is used
+
+    return replace(resolved, tls=load(resolved.settings, resolved.sources))
 
 
 def _addresses(resolved: Resolved) -> list[Address]:
@@ -246,17 +256,19 @@ def _addresses(resolved: Resolved) -> list[Address]:
         ) from None
     if settings.protocol == CGI:
         return []
+    certified = bool(settings.certfile)
     if sources["bind"] == "default":
         chosen = sources["protocol"] != "default"
-        inherited = inherited_addresses(settings.protocol, chosen=chosen)
+        inherited = inherited_addresses(settings.protocol, chosen=chosen, certified=certified)
         if inherited:
             return inherited
     addresses = []
     for text in settings.bind:
         try:
-            addresses.append(parse_address(text, settings.protocol, known))
+            address = parse_address(text, settings.protocol, known, certified=certified)
         except AddressError as error:
             raise SettingError("bind", text, str(error), sources["bind"]) from None
+        addresses.append(address)
     return addresses
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-_TLS = "TLS is not supported: a front end ends it"
+_TLS = "TLS 1.2 and 1.3 are spoken; certfile, keyfile, ca_certs, cert_reqs and ciphers are used"
 _LOGS = "not supported: errorlog, loglevel, accesslog and access_log_format say what is logged"
 _PROXY = "forwarded_headers says which fields a trusted proxy sets"
 _STRICT = "requests are read strictly"
@@ -52,15 +52,10 @@ NOT_USED: dict[str, str] = {
     "paste": "not supported: wsgi_app names a factory",
     "raw_paste_global_conf": "not supported",
     "root_path": "script_name says it",
-    "keyfile": _TLS,
-    "certfile": _TLS,
     "ssl_version": _TLS,
     "ssl_context": _TLS,
-    "cert_reqs": _TLS,
-    "ca_certs": _TLS,
-    "ciphers": _TLS,
-    "suppress_ragged_eofs": _TLS,
-    "do_handshake_on_connect": _TLS,
+    "suppress_ragged_eofs": "not needed: a request that was cut is none, however it was cut",
+    "do_handshake_on_connect": "not needed: a handshake holds nobody up",
     "http_protocols": "HTTP/1.1 is what is served",
     "http2_cleartext": "not supported",
     "http2_max_concurrent_streams": "not supported",

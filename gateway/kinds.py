@@ -100,6 +100,26 @@ def choice(*names: str) -> Kind:
     return Kind(f"allowed are {', '.join(names)}", read)
 
 
+#: How certificates of clients are treated; Python's ``ssl.CERT_*`` are the places in it.
+VERIFICATION = ("none", "optional", "required")
+
+
+def verification() -> Kind:
+    """As text, or as a number of Python's ``ssl.VerifyMode``, as gunicorn has it."""
+
+    def read(value: Any) -> str:
+        if isinstance(value, bool):
+            raise ValueError  # noqa: TRY004 - reported with the allowed values
+        if isinstance(value, int) or value.isdecimal():
+            value = dict(enumerate(VERIFICATION))[int(value)]
+        name = value.lower()
+        if name not in VERIFICATION:
+            raise ValueError
+        return str(name)
+
+    return Kind(f"allowed are {', '.join(VERIFICATION)}, or 0, 1, 2 for these", read)
+
+
 def account() -> Kind:
     def read(value: Any) -> str:
         if isinstance(value, bool) or not isinstance(value, int | str):

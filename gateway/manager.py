@@ -26,8 +26,9 @@ from gateway.handover import Handover
 from gateway.linux import become_subreaper
 from gateway.process import set_title
 from gateway.scaling import PRESSURE
-from gateway.settings import Resolved, Settings
+from gateway.settings import Settings
 from gateway.sockets import Listener
+from gateway.sources import Resolved
 from gateway.spawning import SIGNALS, Spawner
 from gateway.succession import Succession
 from gateway.systemd import Notifier
@@ -70,7 +71,7 @@ class Manager:
         self._control: Control | None = None
         self._spawner = Spawner(listeners, log, access, self._handover, self._disown)
         self._fleet = Fleet(
-            Generation(1, resolved.settings, resolved.hooks),
+            Generation(1, resolved.settings, resolved.hooks, tls=resolved.tls),
             self._spawner,
             listeners,
             self._selector,
@@ -249,7 +250,8 @@ class Manager:
         self._notifier.reloading()
         fleet.reloading.begin(fleet.generation, fleet.scaling, client)
         number = fleet.generation.number + 1
-        fleet.renew(Generation(number, resolved.settings, resolved.hooks))
+        tls = resolved.tls or fleet.generation.tls  # the binds need it, and stay what they are
+        fleet.renew(Generation(number, resolved.settings, resolved.hooks, tls=tls))
         self._server_hook("on_reload")
 
     def _reopen_logs(self) -> None:
@@ -313,7 +315,10 @@ class Manager:
 
 def _changed(old: Settings, new: Settings) -> list[str]:
     """The settings that differ and should not."""
-    return [name for name in _FIXED if getattr(old, name) != getattr(new, name)]
+    names = [name for name in _FIXED if getattr(old, name) != getattr(new, name)]
+    if bool(old.certfile) != bool(new.certfile):  # else it is another certificate
+        names.append("certfile")
+    return names
 
 
 def _on_terminal() -> bool:

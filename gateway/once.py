@@ -34,7 +34,8 @@ from gateway.process import apply_environment
 from gateway.requesthooks import install
 from gateway.scoreboard import Board
 from gateway.service import Service
-from gateway.settings import Resolved, Settings
+from gateway.settings import Settings
+from gateway.sources import Resolved
 from gateway.startup import change_folder
 from gateway.wsgi import Exchange
 from protocols.cgi import CgiCodec, body_length, refusal_head, variables
@@ -49,7 +50,9 @@ EXIT_CUT = 1
 EXIT_LOAD = 3
 
 #: Settings that say something about processes and sockets that there are not.
-_NEEDS_A_SERVER = ("bind", "user", "group", "preload_app", "pidfile", "control_socket")
+_NEEDS_A_SERVER = (
+    *("bind", "user", "group", "preload_app", "pidfile", "control_socket", "certfile"),
+)
 
 _READ_SIZE = 1 << 16
 

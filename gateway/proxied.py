@@ -32,8 +32,9 @@ class ProxiedConnection(Connection):
         base: dict[str, Any],
     ) -> None:
         super().__init__(worker, service, sock, peer, base)
+        version = service.proxy_protocol
         #: None once it is read, or will not come.
-        self.header: ProxyHeader | None = ProxyHeader(service.proxy_protocol)
+        self.header: ProxyHeader | None = None if version == "off" else ProxyHeader(version)
 
     def resume(self) -> None:
         """The worker before has read the header."""

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from gateway import __version__
+from gateway.addresses import HTTPS
 from gateway.environ import cgi_normaliser, http_mounter
 from gateway.errorlog import ErrorStream
 from gateway.filewrapper import FileWrapper
@@ -19,6 +20,7 @@ from protocols.model import CLAIMS, Codec, Limits
 
 if TYPE_CHECKING:
     from logging import Logger
+    from ssl import SSLContext
 
     from gateway.sockets import Listener
 
@@ -64,6 +66,7 @@ class Service:
         "peer",
         "protocol",
         "proxy_protocol",
+        "tls",
     )
 
     def __init__(
@@ -84,8 +87,10 @@ class Service:
         if protocol == AUTO:
             self.choices = {name: Service(name, settings, log, listener) for name in CHOICES}
         self.protocol: str = protocol
+        #: With which certificate it is inside of TLS; None: it is not.
+        self.tls: SSLContext | None = None if listener is None else listener.context
         #: What the log calls a peer on a unix socket, which has no address.
-        self.peer = f"a peer on {protocol}"
+        self.peer = f"a peer on {protocol if self.tls is None else HTTPS}"
         name = "http" if protocol == AUTO else protocol
         self.codec_class: type[Codec] = codec or codec_class(name)
         self.base: dict[str, Any] = {
@@ -101,6 +106,8 @@ class Service:
         if self.codec_class.origin:
             self.base["SERVER_SOFTWARE"] = f"gateway/{__version__}"
             self.base["wsgi.url_scheme"] = "http"
+            if self.tls is not None:
+                self.base |= {"wsgi.url_scheme": "https", "HTTPS": "on"}
             mount = http_mounter(settings.script_name)
             self.keepalive = settings.keepalive
         else:

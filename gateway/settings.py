@@ -6,20 +6,17 @@ environment, the configuration file and the reference are made from it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, fields
-from typing import Any
+from dataclasses import dataclass
 
 from gateway import kinds
 from gateway.bounds import Bounds
-from gateway.hooks import NO_HOOKS, Hooks
 from gateway.kinds import Kind, SettingError
 from gateway.kinds import setting as _setting
 from gateway.process import processors
 from gateway.trust import FIELDS
 from protocols.proxy_protocol import VERSIONS
 
-__all__ = ["Resolved", "SettingError", "Settings", "kind_of"]
+__all__ = ["SettingError", "Settings", "kind_of"]
 
 
 @dataclass(frozen=True)
@@ -34,6 +31,7 @@ class _Serving:
         kinds.words(),
         "Where to listen: HOST:PORT, unix:PATH, fd://N or systemd, each with a protocol in front "
         "if it is not the one of --protocol (fastcgi+unix:/run/app.sock, http://127.0.0.1:8000). "
+        "https is HTTP inside of TLS, for which certfile is needed. "
         "A unix socket takes ?mode=0660&owner=NAME&group=NAME. May be repeated.",
         "-b",
         value="ADDRESS",
@@ -163,6 +161,40 @@ class _Serving:
         "HTTP field names with an underscore: dropped, refused with a 400, or passed on although "
         "as variables they cannot be told from names with a hyphen.",
         value="NAME",
+    )
+    certfile: str | None = _setting(
+        None,
+        kinds.text(),
+        "PEM file with the certificate and, behind it, those of its issuers; a reload reads it "
+        "and the key again. With it HTTP binds that name no protocol speak TLS; http:// in front "
+        "of a bind keeps it plain.",
+        value="FILE",
+    )
+    keyfile: str | None = _setting(
+        None,
+        kinds.text(),
+        "PEM file with the private key, without a passphrase; not set: it is in certfile.",
+        value="FILE",
+    )
+    ca_certs: str | None = _setting(
+        None,
+        kinds.text(),
+        "PEM file with the certificates of those who may issue certificates of clients.",
+        value="FILE",
+    )
+    cert_reqs: str = _setting(
+        "none",
+        kinds.verification(),
+        "Certificates of clients: none: not asked for; optional: verified if there is one; "
+        "required: without one there is no connection.",
+        value="NAME",
+    )
+    ciphers: str | None = _setting(
+        None,
+        kinds.text(),
+        "Cipher suites of TLS 1.2, as OpenSSL writes a list of them; not set: those with forward "
+        "secrecy and authenticated encryption. Those of TLS 1.3 are always OpenSSL's own.",
+        value="LIST",
     )
     fastcgi_multiplex_max: int = _setting(
         32,
@@ -319,30 +351,6 @@ class Settings(Bounds, _Serving):
     pythonpath: tuple[str, ...] = _setting(
         (), kinds.words(), "Folders to put first on the module search path.", value="DIRS"
     )
-
-
-@dataclass(frozen=True)
-class Resolved:
-    """Settings, and which source set each of them; hooks, and what to log once."""
-
-    settings: Settings
-    sources: dict[str, str]
-    hooks: Hooks = NO_HOOKS
-    notes: tuple[str, ...] = ()
-
-    def lines(self) -> Iterator[str]:
-        """One line a setting: name, value, source."""
-        for item in fields(Settings):
-            shown = _shown(item.name, getattr(self.settings, item.name))
-            yield f"{item.name} = {shown}  ({self.sources[item.name]})"
-
-
-def _shown(name: str, value: Any) -> str:
-    if value is None:
-        return ""
-    if name == "umask":
-        return f"{value:04o}"
-    return ",".join(value) if isinstance(value, tuple) else str(value)
 
 
 def kind_of(name: str) -> Kind:

@@ -9,10 +9,13 @@ import pwd
 import socket
 import stat
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from gateway.addresses import AUTO_ONLY_HERE, Address, is_loopback
+from gateway.addresses import AUTO_ONLY_HERE, HTTPS, Address, is_loopback
 from protocols.detect import AUTO
+
+if TYPE_CHECKING:
+    from ssl import SSLContext
 
 SYSTEMD_FIRST_FD = 3
 
@@ -32,6 +35,7 @@ class Listener:
     __slots__ = (
         "_family",
         "allow",
+        "context",
         "inode",
         "is_unix",
         "key",
@@ -39,6 +43,7 @@ class Listener:
         "protocol",
         "proxy_protocol",
         "sock",
+        "tls",
     )
 
     def __init__(self, sock: socket.socket, protocol: str, path: str = "", key: str = "") -> None:
@@ -50,6 +55,9 @@ class Listener:
         #: The bind's own settings; empty: those of all binds.
         self.allow: tuple[str, ...] = ()
         self.proxy_protocol = ""
+        #: Whether the protocol is inside of TLS, and with which certificate in this process.
+        self.tls = False
+        self.context: SSLContext | None = None
         self.inode = os.stat(path).st_ino if path and os.path.exists(path) else 0
         self._family = int(sock.family)
         self.is_unix = sock.family == socket.AF_UNIX
@@ -67,7 +75,7 @@ class Listener:
         return sock, address
 
     def __str__(self) -> str:
-        return f"{self.protocol} on {describe(self.sock)}"
+        return f"{HTTPS if self.tls else self.protocol} on {describe(self.sock)}"
 
     def close(self, *, unlink: bool) -> None:
         """Close; remove the socket file if it is ours and still the one we made."""
@@ -103,7 +111,8 @@ def open_listeners(
     try:
         for number, address in enumerate(addresses):
             # Port 0 may be bound twice.
-            key = f"{address.key} {addresses[:number].count(address)}"
+            before = sum(other.key == address.key for other in addresses[:number])
+            key = f"{address.key} {before}"
             same = [listener for listener in inherited if listener.key == key]
             if not same:
                 same = _open(address, min(address.backlog or backlog, _MOST_BACKLOG))
@@ -113,6 +122,7 @@ def open_listeners(
                 listener.key = key
                 listener.allow = address.allow
                 listener.proxy_protocol = address.proxy_protocol
+                listener.tls = address.tls
             listeners += same
     except BaseException:
         for listener in opened:
@@ -294,15 +304,16 @@ def systemd_descriptors(environ: Mapping[str, str], name: str = "") -> list[int]
     return [number for number, known in zip(numbers, names, strict=False) if known == name]
 
 
-def inherited_addresses(protocol: str, *, chosen: bool) -> list[Address]:
+def inherited_addresses(protocol: str, *, chosen: bool, certified: bool = False) -> list[Address]:
     """What to listen on when no bind is given: systemd's sockets, or descriptor 0.
 
     Descriptor 0 is where spawn-fcgi and mod_fcgid put the socket of a FastCGI
     application (FastCGI specification section 2.2), so it speaks FastCGI unless
-    a protocol was chosen.
+    a protocol was chosen.  ``certified``: HTTP is inside of TLS.
     """
     if systemd_descriptors(os.environ):
-        return [Address(protocol, "systemd")]
+        return [Address(protocol, "systemd", tls=certified and protocol == "http")]
     if is_listening(0):
-        return [Address(protocol if chosen else "fastcgi", "fd")]
+        protocol = protocol if chosen else "fastcgi"
+        return [Address(protocol, "fd", tls=certified and protocol == "http")]
     return []

@@ -6,19 +6,51 @@ Weakest first: defaults, configuration file, environment, options in
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import fields, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gateway import configfile
+from gateway.hooks import NO_HOOKS, Hooks
 from gateway.kinds import SettingError, Unfit, is_auto
-from gateway.settings import Resolved, Settings, kind_of
+from gateway.settings import Settings, kind_of
+
+if TYPE_CHECKING:
+    from ssl import SSLContext
 
 PREFIX = "GATEWAY_"
 
 #: The variable with further options, weaker than those on the command line.
 CMD_ARGS = "GATEWAY_CMD_ARGS"
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """Settings, and which source set each of them; hooks, and what to log once.
+
+    ``tls`` is what the settings about certificates stand for, once the files are read.
+    """
+
+    settings: Settings
+    sources: dict[str, str]
+    hooks: Hooks = NO_HOOKS
+    notes: tuple[str, ...] = ()
+    tls: SSLContext | None = None
+
+    def lines(self) -> Iterator[str]:
+        """One line a setting: name, value, source."""
+        for item in fields(Settings):
+            shown = _shown(item.name, getattr(self.settings, item.name))
+            yield f"{item.name} = {shown}  ({self.sources[item.name]})"
+
+
+def _shown(name: str, value: Any) -> str:
+    if value is None:
+        return ""
+    if name == "umask":
+        return f"{value:04o}"
+    return ",".join(value) if isinstance(value, tuple) else str(value)
 
 
 def resolve(
@@ -88,6 +120,13 @@ def _check_together(settings: Settings, sources: Mapping[str, str]) -> None:
             f"process_manager is dynamic, so at least `workers` ({settings.workers}) is allowed, "
             "or 0 for as many as that",
             sources["workers_max"],
+        )
+    for name in ("keyfile", "ca_certs", "ciphers"):
+        if getattr(settings, name) and not settings.certfile:
+            raise SettingError(name, getattr(settings, name), "it needs certfile", sources[name])
+    if settings.cert_reqs != "none" and not (settings.certfile and settings.ca_certs):
+        raise SettingError(
+            "cert_reqs", settings.cert_reqs, "it needs certfile and ca_certs", sources["cert_reqs"]
         )
 
 

@@ -193,6 +193,8 @@ class Spawner:
                 text = traceback.format_exc()
                 pipe.sendall(b"failed\n" + text.encode("utf-8", "backslashreplace"))
             _leave(1)
+        for listener in self._listeners:
+            listener.context = generation.tls if listener.tls else None
         worker = Worker(
             settings,
             list(self._listeners),

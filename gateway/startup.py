@@ -13,8 +13,8 @@ from gateway.kinds import SettingError
 from gateway.manager import Manager
 from gateway.preload import supported
 from gateway.process import own, owner_of_workers
-from gateway.settings import Resolved
 from gateway.sockets import open_listeners
+from gateway.sources import Resolved
 from gateway.succession import Succession
 
 
@@ -50,6 +50,12 @@ def serve(
         listeners = open_listeners(addresses, settings.backlog, succession.listeners)
         for note in resolved.notes:
             log.warning("%s", note)
+        if settings.certfile and not any(listener.tls for listener in listeners):
+            log.warning("certfile is set, but no bind speaks TLS: https:// in front of one says it")
+        if settings.ca_certs and settings.cert_reqs == "none":
+            log.warning(
+                "ca_certs is set, but cert_reqs is none: no client is asked for a certificate"
+            )
         return Manager(resolved, listeners, log, access, reread, succession).run()
     finally:
         succession.remove_pidfile()

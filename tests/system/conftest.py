@@ -18,6 +18,7 @@ from time import monotonic
 
 import pytest
 from clients import PEERS, TIMEOUT, Address, Peer
+from tls_peers import Authority, Https
 
 START_TIMEOUT = 30.0
 STOP_TIMEOUT = 20.0
@@ -311,3 +312,18 @@ _names = count(1)
 def name() -> str:
     """A name that no other test uses."""
     return f"n{next(_names)}"
+
+
+@pytest.fixture(scope="session")
+def authority(tmp_path_factory):
+    """Who issues certificates for these tests; clients trust it if nothing else is said."""
+    made = Authority(tmp_path_factory.mktemp("certificates"))
+    Https.default = made.context()
+    return made
+
+
+@pytest.fixture(scope="session")
+def certified(authority) -> tuple[str, ...]:
+    """Options that give a gateway a certificate for localhost."""
+    certificate, key = authority.issue("server")
+    return ("--certfile", str(certificate), "--keyfile", str(key))
