@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
-.PHONY: run test check bench fuzz clean system-packages
+.PHONY: run test check bench compare compare-packages fuzz clean system-packages
 
 run: $(BIN)/gateway
 	@echo 'Open http://127.0.0.1:8000/ (the same application answers FastCGI on 127.0.0.1:9000'
@@ -51,6 +51,24 @@ test: system-packages check
 
 bench: $(VENV)/.test
 	$(BIN)/python -m benchmarks
+
+# What the comparison is made with, from the distribution; without it a peer is left out, and named.
+compare-packages:
+	@if command -v apt-get >/dev/null; then \
+		for program in wrk nginx apache2 gcc; do \
+			PATH=$$PATH:/usr/sbin command -v $$program >/dev/null || missing=yes; \
+		done; \
+		[ -e /usr/include/ev.h ] || missing=yes; \
+		if [ -n "$$missing" ]; then \
+			$(SUDO) apt-get update -qq && \
+			DEBIAN_FRONTEND=noninteractive $(SUDO) apt-get install -y -qq --no-install-recommends \
+				wrk nginx apache2 gcc libc6-dev libev-dev python3-dev >/dev/null; \
+		fi; \
+	fi
+
+# make compare ARGS='--only hello,upload --peers gateway,granian --rounds 5'
+compare: compare-packages
+	$(PYTHON) -m benchmarks.compare $(or $(ARGS),--plot benchmarks/report.png)
 
 $(VENV)/.fuzz: pyproject.toml | $(VENV)/.test
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[fuzz]'

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from benchmarks.app import BODY, HEADERS, STATUS
+from benchmarks.apps.hello import BODY, HEADERS, STATUS
 from benchmarks.payloads import PAYLOADS
 from protocols import codec_class
 from protocols.model import Limits

@@ -14,9 +14,8 @@ import tempfile
 import time
 from statistics import median
 
-from benchmarks.app import BODY
+from benchmarks.apps.hello import BODY
 from benchmarks.payloads import PAYLOADS
-from benchmarks.peers import APP
 from benchmarks.process import (
     LOAD_CORES,
     SERVER_CORES,
@@ -30,6 +29,7 @@ from benchmarks.process import (
 from protocols import codec_class
 from protocols.model import Limits
 
+_APP = "benchmarks.apps.hello:app"
 SIZE = 60_000
 #: Below every server's default limit of one field line.
 _FIELD = 7_500
@@ -83,7 +83,7 @@ def _live(name):
         on_cores(LOAD_CORES),
     ):
         path = f"{folder}/app.sock"
-        command = python("gateway", APP, "--bind", f"{name}+unix:{path}", "--threads", 1)
+        command = python("gateway", _APP, "--bind", f"{name}+unix:{path}", "--threads", 1)
         with running(command, SERVER_CORES, connects(path), folder) as pid:
             _send(path, data, 0)
             once = _charge(pid, lambda: [_send(path, data, 0) for _ in range(_AT_ONCE)])

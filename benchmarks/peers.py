@@ -1,181 +1,172 @@
-"""The servers that are compared: one context manager each, yielding (pid, port of the load)."""
+"""The servers that are compared: what each can do, and the command line that makes it do it."""
 
 from __future__ import annotations
 
-import tempfile
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from http.client import HTTPConnection
+import shutil
+import subprocess
+from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.app import BODY
-from benchmarks.process import (
-    LOAD_CORES,
-    SERVER_CORES,
-    connects,
-    free_port,
-    python,
-    running,
-)
+from benchmarks import fronts
 
-APP = "benchmarks.app:app"
+APPS = str(Path(__file__).resolve().parent / "apps")
+_FLOOR = str(Path(__file__).resolve().parent / "floor.c")
+_HOSTS = str(Path(__file__).resolve().parent / "hosts.py")
 
-#: What nginx's own scgi_params and fastcgi_params pass on.
-_BOTH = """
-QUERY_STRING $query_string
-REQUEST_METHOD $request_method
-CONTENT_TYPE $content_type
-REQUEST_URI $request_uri
-DOCUMENT_URI $document_uri
-DOCUMENT_ROOT $document_root
-SERVER_PROTOCOL $server_protocol
-REQUEST_SCHEME $scheme
-REMOTE_ADDR $remote_addr
-REMOTE_PORT $remote_port
-SERVER_PORT $server_port
-SERVER_NAME $server_name
-"""
-_PARAMS = {
-    "scgi": _BOTH + "SCGI 1",
-    "fastcgi": _BOTH
-    + """
-CONTENT_LENGTH $content_length
-SCRIPT_NAME $fastcgi_script_name
-GATEWAY_INTERFACE CGI/1.1
-SERVER_SOFTWARE nginx/$nginx_version
-SERVER_ADDR $server_addr
-REDIRECT_STATUS 200
-""",
-}
-
-_NGINX = """
-daemon off;
-master_process off;
-pid {folder}/nginx.pid;
-error_log {folder}/nginx.log;
-events {{ worker_connections 1024; }}
-http {{
-    access_log off;
-    keepalive_requests 1000000000;
-    {temporary}
-    upstream app {{
-        server unix:{path} max_fails=0;
-        {keepalive}
-    }}
-    server {{
-        listen 127.0.0.1:{port};
-        server_name localhost;
-        location / {{
-            {params}
-            {kind}_pass app;
-            {keep}
-        }}
-    }}
-}}
-"""
+ALL_PROTOCOLS = ("http", "fastcgi", "scgi", "uwsgi")
 
 
-@dataclass
+@dataclass(frozen=True)
+class Wanted:
+    """How a server shall serve; an address is HOST:PORT or unix:PATH."""
+
+    app: str = "hello:app"
+    protocol: str = "http"
+    address: str = ""
+    threads: int = 1
+    workers: int = 1
+    #: Connections that are open at once.
+    room: int = 1000
+    preload: bool = False
+    #: Where it may write.
+    folder: str = ""
+
+    @property
+    def unix(self):
+        """The path, if it is a unix socket."""
+        return self.address[5:] if self.address.startswith("unix:") else None
+
+
+@dataclass(frozen=True)
 class Peer:
-    """A server of a scenario; ``{port}`` or ``{path}`` in its arguments is where it listens."""
+    """``command(environment, wanted)`` is an argument list; ``package`` is pip's name."""
 
     name: str
-    protocol: str
-    module: str
-    arguments: list[str] = field(default_factory=list)
+    package: str
+    command: object
+    protocols: tuple[str, ...] = ("http",)
+    unix: bool = True
+    threads: bool = True
+    workers: bool = False
+    #: An answer without a length ends with its connection.
+    chunks: bool = True
+    environ: tuple[tuple[str, str], ...] = ()
 
-    @contextmanager
-    def serving(self):
-        """Yield the server's pid and the TCP port that takes HTTP."""
-        with tempfile.TemporaryDirectory(prefix="bench-") as folder:
-            port = free_port()
-            path = f"{folder}/app.sock"
-            arguments = [x.format(port=port, path=path) for x in self.arguments]
-            address = ("127.0.0.1", port) if self.protocol == "http" else path
-            command = python(self.module, *arguments)
-            with running(command, SERVER_CORES, connects(address), folder) as pid:
-                if self.protocol == "http":
-                    _check(port, folder)
-                    yield pid, port
-                else:
-                    with _nginx(self.protocol, path, folder) as front:
-                        _check(front, folder)
-                        yield pid, front
-
-
-def _check(port, folder):
-    """Only a server that answers the application's bytes is worth a measurement."""
-    connection = HTTPConnection("127.0.0.1", port, timeout=10)
-    try:
-        connection.request("GET", "/")
-        answer = connection.getresponse()
-        body = answer.read()
-    finally:
-        connection.close()
-    if answer.status != 200 or body != BODY:
-        logs = "\n".join(x.read_text(errors="replace")[-1000:] for x in Path(folder).glob("*log"))
-        raise RuntimeError(f"wrong answer: {answer.status} {body[:200]!r}\n{logs}")
-
-
-@contextmanager
-def _nginx(protocol, path, folder):
-    keepalive = keep = ""
-    if protocol == "fastcgi":
-        keepalive = "keepalive 64; keepalive_requests 1000000000;"
-        keep = "fastcgi_keep_conn on;"
-    port = free_port()
-    config = Path(folder) / "nginx.conf"
-    kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
-    params = "".join(f"{protocol}_param {x};\n" for x in _PARAMS[protocol].split("\n") if x)
-    temporary = "".join(f"{x}_temp_path {folder}/temp;" for x in kinds)
-    config.write_text(
-        _NGINX.format(
-            folder=folder,
-            path=path,
-            port=port,
-            kind=protocol,
-            keepalive=keepalive,
-            keep=keep,
-            temporary=temporary,
-            params=params,
+    def can(self, scenario):
+        return (
+            scenario.protocol in self.protocols
+            and (self.unix or scenario.transport != "unix")
+            and (self.threads or scenario.threads == 1)
+            and (self.workers or scenario.workers == 1)
         )
+
+
+def _gateway(environment, wanted):
+    bind = f"{wanted.protocol}+{wanted.address}?mode=0666"
+    if not wanted.unix:
+        bind = f"{wanted.protocol}://{wanted.address}"
+    return [
+        environment.program("gateway"), wanted.app, "--bind", bind,
+        "--workers", wanted.workers, "--threads", wanted.threads,
+        "--worker-connections", wanted.room,
+        *(["--preload-app"] if wanted.preload else []),
+    ]  # fmt: skip
+
+
+def _granian(environment, wanted):
+    host, _, port = wanted.address.rpartition(":")
+    where = ["--uds", wanted.unix] if wanted.unix else ["--host", host, "--port", port]
+    return [
+        environment.program("granian"), "--interface", "wsgi", "--http", "1", "--no-ws", *where,
+        "--workers", wanted.workers, "--blocking-threads", wanted.threads,
+        "--backlog", max(2048, wanted.room), "--backpressure", max(2048, wanted.room), wanted.app,
+    ]  # fmt: skip
+
+
+def _gunicorn(worker_class):
+    def command(environment, wanted):
+        return [
+            environment.program("gunicorn"), "--bind", wanted.address, "--umask", "0",
+            "--workers", wanted.workers, "--worker-class", worker_class,
+            "--threads", wanted.threads, "--keep-alive", "75", "--no-control-socket",
+            "--worker-connections", wanted.room, "--protocol", wanted.protocol,
+            *(["--preload"] if wanted.preload else []), wanted.app,
+        ]  # fmt: skip
+
+    return command
+
+
+def _uwsgi(environment, wanted):
+    """Its HTTP socket keeps no connection and does not say so: a header does, for the client."""
+    sockets = {"uwsgi": "--socket"}
+    return [
+        environment.program("uwsgi"), "--home", str(Path(environment.bin).parent),
+        sockets.get(wanted.protocol, f"--{wanted.protocol}-socket"),
+        wanted.unix or wanted.address, "--chmod-socket=666", "--listen", "2048",
+        "--module", wanted.app, "--need-app", "--disable-logging", "--master",
+        "--processes", wanted.workers,
+        *(["--threads", wanted.threads] if wanted.threads > 1 else []),
+        *([] if wanted.preload or wanted.workers == 1 else ["--lazy-apps"]),
+        *(["--add-header", "Connection: close"] if wanted.protocol == "http" else []),
+    ]  # fmt: skip
+
+
+def _hosted(name):
+    """A server that ``hosts.py`` calls."""
+
+    def command(environment, wanted):
+        function = f"{name}_{wanted.protocol}" if name == "flup" else name
+        words = [function, wanted.app, wanted.address, wanted.threads]
+        return [environment.python, "-P", _HOSTS, *words]
+
+    return command
+
+
+def _floor(environment, wanted):
+    return [environment.program("floor"), wanted.address.rpartition(":")[2]]
+
+
+def _floor_nginx(_environment, wanted):
+    return fronts.constant(wanted.address, wanted.folder)
+
+
+PEERS = {
+    peer.name: peer
+    for peer in (
+        Peer("gateway", "", _gateway, ALL_PROTOCOLS, workers=True),
+        Peer(
+            "gateway-pure", "", _gateway, ALL_PROTOCOLS, workers=True,
+            environ=(("GATEWAY_PURE", "1"),),
+        ),
+        Peer("bjoern", "bjoern", _hosted("bjoern"), threads=False),
+        Peer("fastwsgi", "fastwsgi", _hosted("fastwsgi"), unix=False, threads=False),
+        Peer("granian", "granian", _granian, workers=True),
+        Peer("uwsgi", "uwsgi", _uwsgi, ALL_PROTOCOLS, workers=True, chunks=False),
+        Peer("waitress", "waitress", _hosted("waitress")),
+        Peer("cheroot", "cheroot", _hosted("cheroot")),
+        Peer(
+            "gunicorn-sync", "gunicorn", _gunicorn("sync"), ("http", "uwsgi"), threads=False,
+            workers=True,
+        ),
+        Peer("gunicorn-gthread", "gunicorn", _gunicorn("gthread"), ("http", "uwsgi"), workers=True),
+        Peer("flup", "flup", _hosted("flup"), ("fastcgi", "scgi")),
+        Peer("floor-c", "", _floor, unix=False, threads=False),
+        Peer("floor-nginx", "", _floor_nginx, unix=False, threads=False),
     )
-    command = ["nginx", "-p", folder, "-c", str(config), "-e", f"{folder}/nginx.log"]
-    with running(command, LOAD_CORES, connects(("127.0.0.1", port)), folder):
-        yield port
+}  # fmt: skip
+
+OURS = ("gateway", "gateway-pure")
+#: They run no Python, and answer a constant: nothing can be below.
+FLOORS = ("floor-c", "floor-nginx")
 
 
-def _threads(count):
-    return "1 thread" if count == 1 else f"{count} threads"
-
-
-def gateway(protocol, threads, *more):
-    bind = "127.0.0.1:{port}" if protocol == "http" else f"{protocol}+unix:{{path}}?mode=0666"
-    return Peer(
-        f"gateway, {_threads(threads)}", protocol, "gateway",
-        [APP, "--bind", bind, "--workers", "1", "--threads", str(threads), *more],
-    )  # fmt: skip
-
-
-def granian():
-    return Peer(
-        "granian, 1 blocking thread", "http", "granian",
-        ["--interface", "wsgi", "--host", "127.0.0.1", "--port", "{port}", "--workers", "1",
-         "--blocking-threads", "1", APP],
-    )  # fmt: skip
-
-
-def gunicorn(worker, threads, *more):
-    name = f"gunicorn {worker}" + (f", {_threads(threads)}" if worker == "gthread" else "")
-    return Peer(
-        name, "http", "gunicorn",
-        ["--bind", "127.0.0.1:{port}", "--workers", "1", "--worker-class", worker,
-         "--threads", str(threads), "--keep-alive", "75", *more, APP],
-    )  # fmt: skip
-
-
-def flup(protocol, *, log=True):
-    """flup as it comes; for SCGI that logs every request, which ``log=False`` turns off."""
-    name = "flup" if log else "flup, its log off"
-    words = [protocol, "{path}"] if log else [protocol, "{path}", "quiet"]
-    return Peer(name, protocol, "benchmarks.flup_server", words)
+def build_floor(environment):
+    """Compile the plainest loop; say in ``environment.missing`` why not."""
+    compiler = shutil.which("cc") or shutil.which("gcc")
+    if not compiler:
+        environment.missing["floor-c"] = "needs a C compiler (apt-get install gcc)"
+        return
+    command = [compiler, "-O2", "-o", environment.program("floor"), _FLOOR]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    if done.returncode:
+        environment.missing["floor-c"] = f"does not compile: {done.stderr.strip()[:200]}"

@@ -14,6 +14,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 _TICKS = os.sysconf("SC_CLK_TCK")
+_START_SECONDS = 20
 _CORES = sorted(os.sched_getaffinity(0))
 
 #: The measured server has a core to itself; the load and nginx share the others.
@@ -33,12 +34,18 @@ def on_cores(cores):
 
 
 @contextmanager
-def running(command, cores, ready, folder):
+def running(command, cores, ready, folder, environ=None, cwd=ROOT):
     """A process from when ``ready()`` is true to the end of the block; its log is in ``folder``."""
     log = Path(folder) / "log"
     with log.open("ab") as out, on_cores(cores):
         process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, cwd=ROOT
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=out,
+            cwd=cwd,
+            env=os.environ | (environ or {}),
+            umask=0,  # a front end's workers may be another user
         )
     try:
         _wait(process, ready, log)
@@ -48,21 +55,18 @@ def running(command, cores, ready, folder):
 
 
 def _wait(process, ready, log):
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + _START_SECONDS
     while not ready():
         if process.poll() is not None or time.monotonic() > deadline:
             tail = log.read_text(errors="replace")[-2000:]
             raise RuntimeError(f"{process.args} does not start:\n{tail}")
-        time.sleep(0.05)
+        time.sleep(0.01)
 
 
 def stop(process):
-    """Ask the process to leave; then end what is left of its tree, pid by pid."""
+    """End the process and its tree, pid by pid: what it did is measured, how it leaves is not."""
     everyone = tree(process.pid)
-    if process.poll() is None:
-        process.terminate()
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(5)
+    process.kill()
     for pid, born in everyone.items():
         if _born(pid) == born:
             with suppress(ProcessLookupError):
@@ -133,6 +137,41 @@ def tree(root):
     return found
 
 
+def task_seconds(root):
+    """Run time of each thread of the tree, (pid, thread) to seconds, exact to the nanosecond."""
+    found = {}
+    for pid in tree(root):
+        with suppress(FileNotFoundError, ProcessLookupError):
+            for task in os.listdir(f"/proc/{pid}/task"):
+                text = Path(f"/proc/{pid}/task/{task}/schedstat").read_text()
+                found[pid, int(task)] = int(text.split()[0]) / 1e9
+    return found
+
+
+def used(before, after):
+    """Seconds between two ``task_seconds``, or None: a thread that has left took its time along."""
+    if before.keys() - after.keys():
+        return None
+    return sum(after.values()) - sum(before.values())
+
+
+class Meter:
+    """What the tree of ``root`` spends from here on.
+
+    Threads that end are not in their process's ``schedstat`` any more; then the
+    coarse clock counts.
+    """
+
+    def __init__(self, root):
+        self._root = root
+        self._tasks = task_seconds(root)
+        self._ticks = cpu_seconds(root)
+
+    def seconds(self):
+        exact = used(self._tasks, task_seconds(self._root))
+        return cpu_seconds(self._root) - self._ticks if exact is None else exact
+
+
 def cpu_seconds(root):
     """User and system time of the tree, with threads and children that ended.
 
@@ -154,16 +193,22 @@ def machine_seconds():
 
 
 def memory_bytes(root):
-    """Proportional set size of the tree (RSS where the kernel has no roll-up)."""
-    total = 0
+    """Proportional set size of the tree."""
+    return sum(memory_by_process(root).values())
+
+
+def memory_by_process(root):
+    """Pid to proportional set size (RSS where the kernel has no roll-up), in bytes."""
+    found = {}
     for pid in tree(root):
         with suppress(FileNotFoundError, ProcessLookupError):
             try:
                 lines, key = Path(f"/proc/{pid}/smaps_rollup").read_text(), "Pss:"
             except (PermissionError, FileNotFoundError):
                 lines, key = Path(f"/proc/{pid}/status").read_text(), "VmRSS:"
-            total += next(int(x.split()[1]) for x in lines.splitlines() if x.startswith(key))
-    return total * 1024
+            kilobytes = next(int(x.split()[1]) for x in lines.splitlines() if x.startswith(key))
+            found[pid] = kilobytes * 1024
+    return found
 
 
 def allow_descriptors(count):

@@ -1,4 +1,4 @@
-"""The application that every server runs: 13 bytes, a type and a length."""
+"""13 bytes, a type and a length: what is left is the server."""
 
 BODY = b"Hello, world!"
 STATUS = "200 OK"
