@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from gateway.channel import ClientDisconnected
 from gateway.filewrapper import FileWrapper
 from gateway.scoreboard import LostRequest
-from protocols.model import UNKNOWN, Request
+from protocols.model import UNKNOWN, Headers, Request
 
 if TYPE_CHECKING:
     from gateway.connection import Connection
@@ -56,7 +56,7 @@ class Answer:
         self.worker: Worker = connection.worker
         self.request: Request = request
         self.status: str | None = None
-        self.headers: list[tuple[str, str]] = []
+        self.headers: Headers = ()
         self.announced = UNKNOWN  # by the application, in Content-Length
         self.started = False  # the head is out
         self.deferred = False  # the loop sends a file and then finishes

@@ -11,7 +11,7 @@ from __future__ import annotations
 import inspect
 import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from gateway.environ import Environ, rebuilt_uri, split_uri
@@ -163,7 +163,7 @@ class RequestView:
 class ResponseView:
     """An answer: ``resp`` of a hook."""
 
-    def __init__(self, status: str, headers: Sequence[tuple[str, str]], sent: int) -> None:
+    def __init__(self, status: str, headers: Iterable[tuple[str, str]], sent: int) -> None:
         #: Such as "200 OK"; empty if the application gave none.
         self.status = status
         self.headers = list(headers)

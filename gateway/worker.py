@@ -311,7 +311,7 @@ class Worker:
             wall = int(time())
             if wall != self._second:
                 self._second = wall
-                Http1Codec.date = f"Date: {format_date_time(wall)}\r\n"
+                Http1Codec.date = b"Date: %b\r\n" % format_date_time(wall).encode()
             self._handle(events)
             if monotonic() - now > _TICK:
                 self._excuse(events)

@@ -176,8 +176,8 @@ class Exchange(Answer):
         elif self.status is not None:
             raise ApplicationError("start_response was called twice without exc_info")
         status_code(status)
-        fields = list(headers)
-        self.announced = encode_fields(fields).length
+        fields = encode_fields(headers)
+        self.announced = fields.length
         # A subclass of str was judged by its content, so that is what is sent.
         self.status = status if type(status) is str else str.__str__(status)
         self.headers = fields

@@ -9,6 +9,7 @@ malformed status raises before a byte of it is sent.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator, Sequence
 
 from protocols.model import UNKNOWN, Headers
 
@@ -60,14 +61,24 @@ _CACHED_LINES = 1024
 
 
 class Fields:
-    """Encoded header lines and what framing needs to know of them."""
+    """Header fields that are checked: the application's pairs and their encoded lines.
 
-    __slots__ = ("kinds", "length", "lines")
+    ``heads`` is for a codec to keep, by status, what it makes of them.
+    """
 
-    def __init__(self, lines: str, kinds: int, length: int) -> None:
+    __slots__ = ("heads", "kinds", "length", "lines", "pairs")
+
+    def __init__(
+        self, pairs: Sequence[tuple[str, str]], lines: str, kinds: int, length: int
+    ) -> None:
+        self.pairs = pairs
         self.lines = lines
         self.kinds = kinds
         self.length = length
+        self.heads: dict[str, bytes] = {}
+
+    def __iter__(self) -> Iterator[tuple[str, str]]:
+        return iter(self.pairs)
 
 
 _encoded: dict[tuple[tuple[str, str], ...], Fields] = {}
@@ -91,17 +102,19 @@ def status_code(status: str) -> int:
 
 
 def encode_fields(headers: Headers) -> Fields:
-    """Return the header lines, each ended by CRLF.
+    """Return the header lines, each ended by CRLF; what is checked already, as it is.
 
     Raises TypeError or ValueError with the offending field; nothing of it may be sent.
     """
+    if type(headers) is Fields:
+        return headers
     try:
         key = tuple(headers)
         fields = _encoded.get(key)
     except TypeError:
-        return _encode_fields(headers)
+        return _encode_fields(list(headers))
     if fields is None:
-        fields = _encode_fields(headers)
+        fields = _encode_fields(key)
         if len(fields.lines) <= _CACHED_LINES:
             if len(_encoded) >= _CACHE_SIZE:
                 _encoded.clear()
@@ -109,7 +122,7 @@ def encode_fields(headers: Headers) -> Fields:
     return fields
 
 
-def _encode_fields(headers: Headers) -> Fields:
+def _encode_fields(headers: Sequence[tuple[str, str]]) -> Fields:
     kinds = PLAIN
     length = UNKNOWN
     lines: list[str] = []
@@ -133,7 +146,7 @@ def _encode_fields(headers: Headers) -> Fields:
         plain = False
     if not plain:
         _check_values(headers)
-    return Fields("".join(lines), kinds, length)
+    return Fields(headers, "".join(lines), kinds, length)
 
 
 def _learn_name(name: str) -> int:

@@ -21,6 +21,7 @@ from protocols.http1_head import (
     HOST,
     LENGTH,
     NAMES,
+    PATH,
     check_coding,
     check_expectation,
     check_host,
@@ -35,6 +36,7 @@ from protocols.http1_head import (
     split_request_line,
     variable_for,
 )
+from protocols.http1_memory import Memory, is_plain
 from protocols.model import (
     CLAIMS,
     UNKNOWN,
@@ -82,6 +84,9 @@ class Http1Codec(Http1Answers):
         self._tail = b""
         self._complete = False
         self._keep_alive = True
+        if limits.memory is None:
+            limits.memory = Memory()
+        self._memory: Memory = limits.memory
         #: A head up to this size needs no look at its fields and its total.
         self._small_head = min(limits.request_field_size, limits.request_header_total)
 
@@ -169,31 +174,33 @@ class Http1Codec(Http1Answers):
 
     def _message(self, head: bytes, events: list[Event]) -> None:
         """Judge one whole head and append its Request."""
-        limits = self.limits
-        line = head.find(b"\r\n")
-        if (
-            line > limits.request_line
-            or len(head) > self._small_head
-            or head.count(b"\n") - 2 > limits.request_fields
-        ):
-            check_sizes(head, line, limits)
-        method, target, version = split_request_line(head[:line])
-        environ = self._parse(head, method, target, version)
-        host = environ.get(HOST)
-        if host is None or host != self._host or self._repeated_host:
-            check_host(host, self._repeated_host, version)
-            self._host = host
-        set_path(environ, target)
-        keep_alive = limits.keep_alive and (
-            self._keep_alive if self._complete else self._parser.should_keep_alive()
-        )
-        request = Request(0, environ, 0, b"", False, keep_alive)
-        if version == "HTTP/1.0":
+        size = head.find(b"\r\n")
+        if size > self.limits.request_line or len(head) > self._small_head:
+            check_sizes(head, size, self.limits)
+        line, block = head[:size], head[size:]
+        start = self._memory.lines.get(line) or self._start(line)
+        known = self._memory.blocks.get(block)
+        if known is not None and PATH in start:
+            environ = known | start
+            keep_alive = True
+        else:
+            environ = self._parse(head, start)
+            keep_alive = self.limits.keep_alive and (
+                self._keep_alive if self._complete else self._parser.should_keep_alive()
+            )
+            if PATH in start and keep_alive:
+                self._memory.learn_block(block, environ)
+        self._begin(Request(0, environ, 0, b"", False, keep_alive), events)
+
+    def _begin(self, request: Request, events: list[Event]) -> None:
+        """Settle what follows the head of ``request``, and append it."""
+        environ = request.environ
+        if environ["SERVER_PROTOCOL"] == "HTTP/1.0":
             request.http10 = True
-        if method == "HEAD":
+        if environ["REQUEST_METHOD"] == "HEAD":
             request.head_only = True
         if _TRANSFER_ENCODING in environ:
-            self._start_chunked(request, environ.pop(_TRANSFER_ENCODING), version)
+            self._start_chunked(request, environ.pop(_TRANSFER_ENCODING))
         elif LENGTH in environ:
             self._start_sized(request, environ)
         if _EXPECT in environ:
@@ -201,18 +208,40 @@ class Http1Codec(Http1Answers):
         events.append(request)
         if request.more:
             self._request = request
-        elif not keep_alive:
+        elif not request.keep_alive:
             self._state = _DONE
             self.closing = True
 
-    def _parse(self, head: bytes, method: str, target: str, version: str) -> dict[str, str]:
-        """Let the parser fill a new environ with the fields of ``head``."""
-        self._environ = environ = {
+    def _start(self, line: bytes) -> dict[str, str]:
+        """The variables of a request line; with the path, unless that depends on Host."""
+        method, target, version = split_request_line(line)
+        start = {
             "REQUEST_METHOD": method,
             "SERVER_PROTOCOL": version,
             "REQUEST_URI": target,
             "SCRIPT_NAME": "",
         }
+        if is_plain(method, target, version):
+            set_path(start, target)
+            self._memory.learn_line(line, start)
+        return start
+
+    def _parse(self, head: bytes, start: dict[str, str]) -> dict[str, str]:
+        """The environ of a head, by the parser; ``start`` is what its first line gave."""
+        if head.count(b"\n") - 2 > self.limits.request_fields:
+            check_sizes(head, head.find(b"\r\n"), self.limits)
+        environ = self._feed_head(head, start)
+        host = environ.get(HOST)
+        if host is None or host != self._host or self._repeated_host:
+            check_host(host, self._repeated_host, start["SERVER_PROTOCOL"])
+            self._host = host
+        if PATH not in start:
+            set_path(environ, start["REQUEST_URI"])
+        return environ
+
+    def _feed_head(self, head: bytes, start: dict[str, str]) -> dict[str, str]:
+        """Let the parser add the fields of ``head`` to a copy of ``start``."""
+        self._environ = environ = start.copy()
         self._trim = b" \r\n" in head or b"\t\r\n" in head
         self._repeated_host = False
         self._complete = False
@@ -223,20 +252,21 @@ class Http1Codec(Http1Answers):
             # parser took the rest for another protocol; a fresh one that sees a
             # dropped field instead reads the rest as what it is.
             self._parser = httptools.HttpRequestParser(self)
-            return self._parse(_UPGRADE_FIELD.sub(b"te", head), method, target, version)
+            return self._feed_head(_UPGRADE_FIELD.sub(b"te", head), start)
         except httptools.HttpParserInvalidMethodError:
-            if TOKEN.fullmatch(method):
+            if TOKEN.fullmatch(start["REQUEST_METHOD"]):
                 raise refusal(501, "the method is not implemented") from None
             raise malformed_line(head[: head.find(b"\r")], "the method is malformed") from None
         except httptools.HttpParserError as error:
             if isinstance(error.__context__, ProtocolError):  # raised in on_header
                 raise error.__context__ from None
             line = head.find(b"\r\n")
+            version = start["SERVER_PROTOCOL"]
             own, known = head[line - len(version) : line], version.encode()
             if own != known:  # a later minor version, which the parser does not know
                 self._parser = httptools.HttpRequestParser(self)
                 head = head[: line - len(own)] + known + head[line:]
-                return self._parse(head, method, target, version)
+                return self._feed_head(head, start)
             check_line_ends(head)
             coding = environ.get(_TRANSFER_ENCODING)
             if coding is not None and "invalid `Transfer-Encoding`" in str(error):
@@ -288,8 +318,8 @@ class Http1Codec(Http1Answers):
         self._complete = True
         self._keep_alive = self._parser.should_keep_alive()
 
-    def _start_chunked(self, request: Request, coding: str, version: str) -> None:
-        check_coding(coding, version)
+    def _start_chunked(self, request: Request, coding: str) -> None:
+        check_coding(coding, request.environ["SERVER_PROTOCOL"])
         request.length = UNKNOWN
         request.more = True
         self._received = self._framing = 0
@@ -307,6 +337,8 @@ class Http1Codec(Http1Answers):
             request.more = True
             self._received = 0
             self._state = _SIZED
+            if not self._complete:  # the parser waits for the body, which needs no parsing
+                self._parser = httptools.HttpRequestParser(self)
 
     def _answer_expectation(self, expect: str, request: Request) -> None:
         """RFC 9110 section 10.1.1."""
@@ -322,7 +354,8 @@ class Http1Codec(Http1Answers):
         request = self._request
         assert request is not None
         end = min(len(data), position + request.length - self._received)
-        self._feed_body(data[position:end])
+        self._body.append(data[position:end])
+        self._received += end - position
         if self._received == request.length:
             self._finish(request, events)
         return end

@@ -10,6 +10,7 @@ from protocols.headers import (
     NOT_MODIFIED,
     RESET_CONTENT,
     SERVER,
+    Fields,
     encode_fields,
     status_code,
 )
@@ -17,14 +18,17 @@ from protocols.headers import CONTENT_LENGTH as HAS_LENGTH
 from protocols.http1_head import refusal
 from protocols.model import UNKNOWN, Codec, Headers, Request
 
+#: Statuses with the same fields for which the head is kept.
+_MOST_HEADS = 4
+
 
 class Http1Answers(Codec):
     """How answers are framed (RFC 9112 sections 4, 6 and 7)."""
 
     #: Field lines of every answer that lacks them (RFC 9110 sections 6.6.1 and
     #: 10.2.4).  The codec has no clock: the driver keeps ``date`` fresh.
-    date: ClassVar[str] = ""
-    server: ClassVar[str] = "Server: gateway\r\n"
+    date: ClassVar[bytes] = b""
+    server: ClassVar[bytes] = b"Server: gateway\r\n"
 
     def head(self, request: Request, status: str, headers: Headers, length: int) -> bytes:
         """Encode status line and fields (RFC 9112 sections 4 and 6; RFC 9110 section 8.6)."""
@@ -32,12 +36,12 @@ class Http1Answers(Codec):
         fields = encode_fields(headers)
         if code in BODYLESS:
             return self._bodyless_head(request, code, status, headers)
-        framing = ""
+        framing = b""
         if fields.kinds & HAS_LENGTH:
             request.remaining = fields.length
         elif length != UNKNOWN and (length or not request.head_only):
             request.remaining = length
-            framing = f"Content-Length: {length}\r\n"
+            framing = b"Content-Length: %d\r\n" % length
         elif request.head_only:
             request.remaining = UNKNOWN
         elif request.http10:
@@ -45,29 +49,38 @@ class Http1Answers(Codec):
             request.keep_alive = False
         else:
             request.chunked = True
-            framing = "Transfer-Encoding: chunked\r\n"
-        return self._encode(request, status, fields.lines, fields.kinds, framing)
+            framing = b"Transfer-Encoding: chunked\r\n"
+        return self._encode(request, status, fields, framing)
 
     def _bodyless_head(self, request: Request, code: int, status: str, headers: Headers) -> bytes:
         request.head_only = True
-        framing = ""
+        framing = b""
         if code != NOT_MODIFIED:
             headers = [field for field in headers if field[0].lower() != "content-length"]
         if code == RESET_CONTENT:
-            framing = "Content-Length: 0\r\n"
-        fields = encode_fields(headers)
-        return self._encode(request, status, fields.lines, fields.kinds, framing)
+            framing = b"Content-Length: 0\r\n"
+        return self._encode(request, status, encode_fields(headers), framing)
 
-    def _encode(self, request: Request, status: str, lines: str, kinds: int, framing: str) -> bytes:
-        if not kinds & DATE:
-            lines += self.date
-        if not kinds & SERVER:
-            lines += self.server
+    def _encode(self, request: Request, status: str, fields: Fields, framing: bytes) -> bytes:
+        head = fields.heads.get(status)
+        if head is None:
+            head = self._constant_part(status, fields)
+        if not fields.kinds & DATE:
+            head += self.date
         if not request.keep_alive:
-            framing += "Connection: close\r\n"
+            framing += b"Connection: close\r\n"
         elif request.http10:
-            framing += "Connection: keep-alive\r\n"
-        return f"HTTP/1.1 {status}\r\n{lines}{framing}\r\n".encode("latin-1")
+            framing += b"Connection: keep-alive\r\n"
+        return head + framing + b"\r\n" if framing else head + b"\r\n"
+
+    def _constant_part(self, status: str, fields: Fields) -> bytes:
+        """What is the same in every answer with this status and these fields."""
+        head = f"HTTP/1.1 {status}\r\n{fields.lines}".encode("latin-1")
+        if not fields.kinds & SERVER:
+            head += self.server
+        if len(fields.heads) < _MOST_HEADS:
+            fields.heads[status] = head
+        return head
 
     def body(self, request: Request, data: bytes) -> bytes:
         """Frame a piece: as it is, or as a chunk (RFC 9112 section 7.1)."""
@@ -96,8 +109,7 @@ class Http1Answers(Codec):
 
     def _sign(self, reply: bytes) -> bytes:
         """A refusal with the Date and Server of every answer."""
-        fields = (self.date + self.server).encode("latin-1")
-        return reply.replace(b"\r\n", b"\r\n" + fields, 1)
+        return reply.replace(b"\r\n", b"\r\n" + self.date + self.server, 1)
 
     def resets_to_cut(self, request: Request) -> bool:
         """Only a body that ends with the connection looks whole when it is cut."""

@@ -39,7 +39,7 @@ _CLAIMS = (
     "Forwarded X-Forwarded-For X-Forwarded-Host X-Forwarded-Port X-Forwarded-Prefix "
     "X-Forwarded-Proto X-Forwarded-Server"
 ).split()
-LENGTH, TYPE, HOST = "CONTENT_LENGTH", "CONTENT_TYPE", "HTTP_HOST"
+LENGTH, TYPE, HOST, PATH = "CONTENT_LENGTH", "CONTENT_TYPE", "HTTP_HOST", "PATH_INFO"
 
 #: Peers choose the names, so they can fill the cache: it is bounded.
 _NAMES_SIZE = 2048

@@ -14,10 +14,11 @@ Rules of this module and of every codec:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import ClassVar
+from collections.abc import Iterable
+from typing import Any, ClassVar
 
-Headers = Sequence[tuple[str, str]]
+#: Name and value of each field; of ``protocols.headers.Fields`` too.
+Headers = Iterable[tuple[str, str]]
 
 #: Length of a request body or of an answer that nobody announced.
 UNKNOWN = -1
@@ -41,12 +42,14 @@ class Limits:
     ``keep_alive`` is False where a connection ends with its first answer.
     ``header_map`` says what becomes of HTTP field names with ``_``: drop, refuse
     (the request) or dangerous (they become variables).
+    ``memory`` is for the codecs with these limits: what they remember of other connections.
     """
 
     __slots__ = (
         "connections",
         "header_map",
         "keep_alive",
+        "memory",
         "multiplex",
         "request_body",
         "request_field_size",
@@ -80,6 +83,7 @@ class Limits:
         self.roles = frozenset(roles)
         self.header_map = header_map
         self.keep_alive = keep_alive
+        self.memory: Any = None
 
 
 class Request:

@@ -160,12 +160,12 @@ def test_http_date_and_server(monkeypatch):
     from protocols.http1 import Http1Codec
     from protocols.model import ProtocolError
 
-    monkeypatch.setattr(Http1Codec, "date", "Date: now\r\n")
-    monkeypatch.setattr(Http1Codec, "server", "")
+    monkeypatch.setattr(Http1Codec, "date", b"Date: now\r\n")
+    monkeypatch.setattr(Http1Codec, "server", b"")
     codec = Http1Codec(Limits())
     request = request_of(codec, b"GET / HTTP/1.0\r\n\r\n")
-    wire = codec.reply(request, "200 OK", [], b"")
-    assert wire.startswith(b"HTTP/1.1 200 OK\r\nDate: now\r\nContent-Length: 0\r\n")
+    wire = codec.reply(request, "200 OK", [("X-Own", "1")], b"")
+    assert wire.startswith(b"HTTP/1.1 200 OK\r\nX-Own: 1\r\nDate: now\r\nContent-Length: 0\r\n")
     with pytest.raises(ProtocolError) as caught:
         Http1Codec(Limits()).receive(b"GET / HTTP/1.1\r\n\r\n")
     assert caught.value.reply.startswith(b"HTTP/1.1 400 Bad Request\r\nDate: now\r\n")

@@ -1,0 +1,77 @@
+"""Parts of heads that were judged before.
+
+Most clients send the same fields with each of their requests, and ask for the
+same few targets.  A request line, and the block of fields behind it, mean the
+same whenever they come, so what came out of them once is copied instead of
+parsed again.  Only what came twice is kept: what never comes back must not cost
+more than its hash.
+"""
+
+from __future__ import annotations
+
+#: Bytes of a line and of a block, how many of each are kept, and how many hashes
+#: of what came once.
+_LARGEST_LINE = 256
+_LARGEST_BLOCK = 1024
+_MOST_KNOWN = 256
+_MOST_SEEN = 1024
+
+#: Methods that any reader of HTTP knows, with which fields have their plain meaning.
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+
+
+def is_plain(method: str, target: str, version: str) -> bool:
+    """Whether nothing else in a head depends on this request line (RFC 9112 section 3)."""
+    return (
+        version == "HTTP/1.1"
+        and method in _METHODS
+        and target[:1] == "/"
+        and target.isascii()
+        and target.isprintable()
+    )
+
+
+class Memory:
+    """What is remembered for all connections with the same limits.
+
+    ``lines``   the variables of a plain request line, with those of its path.
+    ``blocks``  the environ of a block of fields behind a plain request line, in a
+                request that keeps its connection; what the line gave is still in it.
+    """
+
+    __slots__ = ("_seen", "blocks", "lines")
+
+    def __init__(self) -> None:
+        self.lines: dict[bytes, dict[str, str]] = {}
+        self.blocks: dict[bytes, dict[str, str]] = {}
+        self._seen: set[int] = set()
+
+    def learn_line(self, line: bytes, start: dict[str, str]) -> None:
+        """Keep what came out of ``line``, if it is not the first time that it came."""
+        if len(line) <= _LARGEST_LINE and self._came_before(line):
+            _keep(self.lines, line, start)
+
+    def learn_block(self, block: bytes, environ: dict[str, str]) -> None:
+        """The same for a block; one that frames or negotiates a body is not kept."""
+        if (
+            len(block) <= _LARGEST_BLOCK
+            and "HTTP_TRANSFER_ENCODING" not in environ
+            and "HTTP_EXPECT" not in environ
+            and self._came_before(block)
+        ):
+            _keep(self.blocks, block, environ)
+
+    def _came_before(self, part: bytes) -> bool:
+        number = hash(part)
+        if number in self._seen:
+            return True
+        if len(self._seen) >= _MOST_SEEN:
+            self._seen.clear()
+        self._seen.add(number)
+        return False
+
+
+def _keep(known: dict[bytes, dict[str, str]], part: bytes, environ: dict[str, str]) -> None:
+    if len(known) >= _MOST_KNOWN:
+        known.clear()
+    known[part] = environ.copy()

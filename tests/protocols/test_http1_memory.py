@@ -1,0 +1,114 @@
+"""What is remembered of other connections changes nothing but the time it takes."""
+
+from __future__ import annotations
+
+from codec_harness import Feed, whole
+from codec_harness import vectors as vectors_of
+
+from protocols.http1 import Http1Codec
+from protocols.http1_memory import Memory, is_plain
+from protocols.model import Limits, ProtocolError
+
+CASES = vectors_of("http").cases
+
+
+def outcome(case, limits):
+    feed = Feed(Http1Codec(limits))
+    for pieces in whole(case.parts):
+        if not feed.send(pieces):
+            break
+    return feed.finish()
+
+
+def test_every_vector_again_and_again():
+    """With the memory of all of them, three times, in both orders."""
+    shared = {}
+    expected = [outcome(case, Limits(**case.limits)) for case in CASES]
+    for order in (1, 1, -1):
+        for case, first in [*zip(CASES, expected, strict=True)][::order]:
+            limits = shared.setdefault(str(case.limits), Limits(**case.limits))
+            assert outcome(case, limits) == first, case
+    assert any(limits.memory.blocks and limits.memory.lines for limits in shared.values())
+
+
+FIELDS = {
+    b"Host: a\r\n": True,
+    b"Host: a\r\nX-A: 1\r\nx-a: 2\r\n": True,
+    b"Host: a\r\nContent-Length: 3\r\n": True,
+    b"Host: a\r\nX-Forwarded-For: 1.2.3.4\r\n": True,
+    b"Host: a\r\nUpgrade: h2c\r\nConnection: Upgrade\r\n": True,
+    b"": False,
+    b"Host: a\r\nHost: a\r\n": False,
+    b"Host: a\r\nConnection: close\r\n": False,
+    b"Host: a\r\nTransfer-Encoding: chunked\r\n": False,
+    b"Host: a\r\nContent-Length: 3\r\nExpect: 100-continue\r\n": False,
+    b"Host: a\r\nX: " + b"1" * 1024 + b"\r\n": False,
+}
+LINES = {
+    b"GET / HTTP/1.1": True,
+    b"POST /a%20b?c=%64 HTTP/1.1": True,
+    b"HEAD /%zz HTTP/1.1": False,
+    b"GET / HTTP/1.0": False,
+    b"GET http://a/ HTTP/1.1": False,
+    b"GET http://b/ HTTP/1.1": False,
+    b"OPTIONS * HTTP/1.1": False,
+    b"PROPFIND / HTTP/1.1": False,
+    b"GET /\xff HTTP/1.1": False,
+    b"GET /#x HTTP/1.1": False,
+    b"GET /" + b"a" * 300 + b" HTTP/1.1": False,
+}
+
+
+def seen(limits, line, fields):
+    codec = Http1Codec(limits)
+    try:
+        (request,) = codec.receive(line + b"\r\n" + fields + b"\r\n")
+    except ProtocolError as error:
+        return error.reason, error.reply
+    return request, codec.outbox, codec.closing
+
+
+def test_every_line_with_every_block():
+    limits = Limits()
+    for _ in range(3):
+        for line in LINES:
+            for fields in FIELDS:
+                alone = seen(Limits(), line, fields)
+                assert seen(limits, line, fields) == alone, (line, fields)
+    memory = limits.memory
+    assert memory.lines.keys() == {line for line, kept in LINES.items() if kept}
+    blocks = {b"\r\n" + fields + b"\r\n" for fields, kept in FIELDS.items() if kept}
+    assert memory.blocks.keys() == blocks
+
+
+def test_what_an_application_does_to_its_environ_is_not_remembered():
+    limits = Limits()
+    for _ in range(4):
+        request, _, _ = seen(limits, b"GET /a HTTP/1.1", b"Host: a\r\n")
+        assert "X" not in request.environ
+        assert request.environ["HTTP_HOST"] == "a"
+        request.environ["X"] = "1"
+        request.environ["HTTP_HOST"] = "other"
+
+
+def test_it_is_bounded():
+    memory = Memory()
+    for number in range(5000):
+        for _ in range(2):
+            memory.learn_line(b"GET /%d HTTP/1.1" % number, {})
+            memory.learn_block(b"X: %d" % number, {})
+    assert 0 < len(memory.lines) <= 256
+    assert 0 < len(memory.blocks) <= 256
+    memory = Memory()
+    for number in range(5000):
+        memory.learn_line(b"GET /%d HTTP/1.1" % number, {})
+    assert not memory.lines
+
+
+def test_plain_targets_are_those_that_the_parser_takes():
+    """Any byte in a target: a plain one is taken, and what is not plain is left to the parser."""
+    for byte in range(256):
+        target = f"/a{chr(byte)}b"
+        fresh = seen(Limits(), b"GET " + target.encode("latin-1") + b" HTTP/1.1", b"Host: a\r\n")
+        if is_plain("GET", target, "HTTP/1.1") and chr(byte) not in " %#":
+            assert fresh[0].environ["REQUEST_URI"] == target
