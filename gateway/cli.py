@@ -241,7 +241,7 @@ def _certified(resolved: Resolved) -> Resolved:
 
 
 def _addresses(resolved: Resolved) -> list[Address]:
-    """Where to listen; checks the settings that name protocols, addresses and formats."""
+    """Where to listen; checks the settings that name protocols, addresses, formats, folders."""
     settings, sources = resolved.settings, resolved.sources
     known = [*protocols.names(), AUTO]
     if settings.protocol not in (*known, CGI):
@@ -254,6 +254,11 @@ def _addresses(resolved: Resolved) -> list[Address]:
         raise SettingError(
             "access_log_format", settings.access_log_format, str(error), format_source
         ) from None
+    if settings.x_sendfile_root is not None and not os.path.isdir(settings.x_sendfile_root):
+        root_source = sources["x_sendfile_root"]
+        raise SettingError(
+            "x_sendfile_root", settings.x_sendfile_root, "there is no such folder", root_source
+        )
     if settings.protocol == CGI:
         return []
     certified = bool(settings.certfile)

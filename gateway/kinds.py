@@ -90,6 +90,15 @@ def text() -> Kind:
     return Kind("a text is allowed", read)
 
 
+def folder() -> Kind:
+    def read(value: Any) -> str:
+        if not isinstance(value, str) or not value.startswith("/") or "\0" in value:
+            raise ValueError
+        return value
+
+    return Kind("an absolute path is allowed", read)
+
+
 def choice(*names: str) -> Kind:
     def read(value: Any) -> str:
         name = value.lower()

@@ -13,6 +13,7 @@ from types import ModuleType
 from typing import Any
 
 from gateway.settings import Settings
+from gateway.xsendfile import FileSender
 
 DEFAULT_ATTRIBUTES = ("application", "app")
 
@@ -51,7 +52,10 @@ def load_from_settings(settings: Settings) -> Callable[..., Any]:
     for folder in (*reversed(settings.pythonpath), os.getcwd()):
         if folder not in sys.path:
             sys.path.insert(0, folder)
-    return load_application(settings.wsgi_app)
+    application = load_application(settings.wsgi_app)
+    if settings.x_sendfile_root is not None:
+        return FileSender(application, settings.x_sendfile_root)
+    return application
 
 
 def _load_module(name: str) -> ModuleType:

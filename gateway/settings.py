@@ -117,6 +117,14 @@ class _Serving:
         "client's spelling may.",
         value="NAME",
     )
+    x_sendfile_root: str | None = _setting(
+        None,
+        kinds.folder(),
+        "Folder within which a file that the application names in X-Sendfile, by an absolute "
+        "path, is sent in place of the body. Not set: the field is passed on, to a front end "
+        "that does this itself.",
+        value="DIR",
+    )
     allow_from: tuple[str, ...] = _setting(
         (),
         kinds.peers(users=True),

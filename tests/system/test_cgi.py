@@ -98,6 +98,10 @@ def file(environ, start_response):
     start_response("200 OK", [])
     return environ["wsgi.file_wrapper"](open(os.path.join(FOLDER, "app.py"), "rb"))
 
+def sendfile(environ, start_response):
+    start_response("200 OK", [("X-Sendfile", os.path.join(FOLDER, "app.py"))])
+    return [b"not for the client"]
+
 def fork(environ, start_response):
     if os.fork() == 0:
         return say(environ, start_response, "from the child")
@@ -235,6 +239,12 @@ def test_an_application_that_fails_after_the_head(folder):
 
 def test_a_file(folder):
     assert ask(folder, "file").body == APP.encode()
+
+
+def test_a_file_by_x_sendfile(folder):
+    answer = ask(folder, "sendfile", f"--x-sendfile-root={folder}")
+    assert (answer.status, answer.body) == ("200 OK", APP.encode())
+    assert answer.fields["X-Sendfile"] is None
 
 
 def test_a_child_of_the_application_sends_no_answer(folder):
