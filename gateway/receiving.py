@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from gateway.body import Intake
 from gateway.channel import Channel, ClientDisconnected
 from protocols.detect import FIRST_BYTES, by_first_byte, explain
-from protocols.model import UNKNOWN, Abort, Body, Event, ProtocolError, Request
+from protocols.model import UNKNOWN, Abort, Body, Event, Interim, ProtocolError, Request
 
 if TYPE_CHECKING:
     from gateway.service import Service
@@ -177,6 +177,8 @@ class Receiver(Channel):
             self._more(Body(event.stream, event.body, True))
         elif isinstance(event, Abort):
             self._abort(event.stream)
+        elif isinstance(event, Interim):
+            self.say_in_turn(event.data)
         else:
             self._more(event)
 

@@ -42,6 +42,7 @@ from protocols.model import (
     UNKNOWN,
     Body,
     Event,
+    Interim,
     Limits,
     ProtocolError,
     Request,
@@ -204,7 +205,7 @@ class Http1Codec(Http1Answers):
         elif LENGTH in environ:
             self._start_sized(request, environ)
         if _EXPECT in environ:
-            self._answer_expectation(environ.pop(_EXPECT), request)
+            self._answer_expectation(environ.pop(_EXPECT), request, events)
         events.append(request)
         if request.more:
             self._request = request
@@ -340,13 +341,13 @@ class Http1Codec(Http1Answers):
             if not self._complete:  # the parser waits for the body, which needs no parsing
                 self._parser = httptools.HttpRequestParser(self)
 
-    def _answer_expectation(self, expect: str, request: Request) -> None:
+    def _answer_expectation(self, expect: str, request: Request, events: list[Event]) -> None:
         """RFC 9110 section 10.1.1."""
         if request.http10:
             return
         check_expectation(expect)
         if request.more and expect:
-            self.outbox += b"HTTP/1.1 100 Continue\r\n\r\n"
+            events.append(Interim(0, b"HTTP/1.1 100 Continue\r\n\r\n"))
 
     # Bodies
 

@@ -217,7 +217,31 @@ class Abort:
         return f"Abort({self.stream})"
 
 
-Event = Request | Body | Abort
+class Interim:
+    """What is said at once to the peer of request ``stream``, in turn with the answers.
+
+    An interim response of HTTP (RFC 9110 section 15.2): it stands before its
+    request, so that it cannot overtake the answer of another nor come too late.
+    """
+
+    __slots__ = ("data", "stream")
+
+    def __init__(self, stream: int, data: bytes) -> None:
+        self.stream = stream
+        self.data = data
+
+    def __eq__(self, other: object) -> bool:
+        if type(other) is not Interim:
+            return NotImplemented
+        return (self.stream, self.data) == (other.stream, other.data)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return f"Interim({self.stream}, {self.data!r})"
+
+
+Event = Request | Body | Abort | Interim
 
 
 class ProtocolError(Exception):
@@ -240,7 +264,7 @@ class Codec:
 
     ``receive`` takes a whole buffer and returns coarse events; pausing means
     not calling it.  ``outbox`` holds what the protocol itself must say
-    (100-continue, FCGI_GET_VALUES_RESULT, a refusal of one stream): the driver
+    (FCGI_GET_VALUES_RESULT, a refusal of one stream): the driver
     sends and clears it, and logs and clears ``refusals``, the reasons of what it
     refuses there.  ``closing`` is set when nothing more will be read: close once
     the output is flushed.

@@ -27,6 +27,7 @@ from protocols.model import (
     Codec,
     Data,
     Event,
+    Interim,
     Limits,
     ProtocolError,
     Request,
@@ -143,7 +144,8 @@ class Feed:
 
     def finish(self) -> Outcome:
         outcome = self.outcome
-        outcome.outbox, outcome.closing = self.codec.outbox, self.codec.closing
+        outcome.outbox += self.codec.outbox
+        outcome.closing = self.codec.closing
         if not outcome.refused:
             try:
                 assert self.codec.receive_eof() == []
@@ -155,6 +157,9 @@ class Feed:
 
     def _take(self, events: list[Event]) -> None:
         for event in events:
+            if type(event) is Interim:
+                self.outcome.outbox += event.data
+                continue
             seen = self._open.get(event.stream)
             if type(event) is Request:
                 seen = Seen(
