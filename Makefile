@@ -28,11 +28,13 @@ system-packages:
 		for program in nginx apache2 cgi-fcgi curl lighttpd haproxy spawn-fcgi openssl; do \
 			PATH=$$PATH:/usr/sbin command -v $$program >/dev/null || missing=yes; \
 		done; \
-		[ -e /usr/lib/apache2/modules/mod_fcgid.so ] || missing=yes; \
+		for module in fcgid xsendfile; do \
+			[ -e /usr/lib/apache2/modules/mod_$$module.so ] || missing=yes; \
+		done; \
 		if [ -n "$$missing" ]; then \
 			$(SUDO) apt-get update -qq && \
 			DEBIAN_FRONTEND=noninteractive $(SUDO) apt-get install -y -qq --no-install-recommends \
-				nginx apache2 libapache2-mod-fcgid libfcgi-bin curl \
+				nginx apache2 libapache2-mod-fcgid libapache2-mod-xsendfile libfcgi-bin curl \
 				lighttpd haproxy spawn-fcgi openssl \
 				$$(apt-cache show caddy >/dev/null 2>&1 && echo caddy) >/dev/null; \
 		fi; \

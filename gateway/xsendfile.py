@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterable, Iterator
 from io import BytesIO, FileIO
 from itertools import chain
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote_to_bytes
 
 from gateway.answer import ApplicationError
 from gateway.filewrapper import FileWrapper
@@ -71,7 +70,7 @@ class FileSender:
     def _answer(self, environ: dict[str, Any], head: _Head, exchange: Exchange) -> FileWrapper:
         assert head.path is not None
         try:
-            file = open_within(self._root, unquote_to_bytes(head.path.encode("latin-1")))
+            file = open_within(self._root, head.path.encode("latin-1"))
         except OSError as error:
             status = _status_for(error)
             if status is None:

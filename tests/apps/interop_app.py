@@ -185,6 +185,18 @@ def framework(module, name):
     return imported
 
 
+def named_file(environ, start_response):
+    """?field=NAME&value=PATH: a file for the front end to send, with a type and a cookie."""
+    query = arguments(environ)
+    headers = [
+        ("Content-Type", "text/x-own"),
+        ("Set-Cookie", "a=1"),
+        (query["field"], query["value"]),
+    ]
+    start_response("200 OK", headers)
+    return [b""]
+
+
 APPS = {
     "broken": broken,
     "digest": digest,
@@ -195,6 +207,7 @@ APPS = {
     "file": file,
     "flask": framework("flask_app", "app"),
     "headers": answer_headers,
+    "named file": named_file,
     "ignore": ignore,
     "status": status,
     "stream": stream,
