@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
+from logging import DEBUG, INFO
 from typing import TYPE_CHECKING, Any
 
-from gateway.channel import ClientDisconnected
+from gateway.channel import ClientDisconnected, TakesTooLittle
 from gateway.filewrapper import FileWrapper
 from gateway.scoreboard import LostRequest
 from protocols.model import UNKNOWN, Headers, Request
@@ -134,7 +135,7 @@ class Answer:
         if not request.head_only:
             self.sent += len(piece)
         if out:
-            self.clock += self.connection.write(out)
+            self.clock += self.connection.write(out, wait=True)
         return too_long
 
     def _finish(self) -> None:
@@ -173,7 +174,7 @@ class Answer:
         self.request.keep_alive = False
         self.connection.closing = True
 
-    def _answer(self, status: str, body: bytes, *, wait: bool = True) -> None:
+    def _answer(self, status: str, body: bytes) -> None:
         self.status = status
         self.headers = [("Content-Type", "text/plain; charset=utf-8")]
         self._say_goodbye()
@@ -181,7 +182,7 @@ class Answer:
             reply = self.codec.reply(self.request, status, self.headers, body)
             self.started = True
             self.sent = len(body)
-            self.connection.write(reply, wait=wait)
+            self.connection.write(reply)
         except ClientDisconnected as error:
             self._disconnected(error)
 
@@ -193,7 +194,8 @@ class Answer:
                 self.connection.write(self.codec.end(self.request))
             except ClientDisconnected:
                 return
-        self.worker.log.debug("%s: %s", self.connection.peer, error)
+        level = INFO if isinstance(error, TakesTooLittle) else DEBUG
+        self.worker.log.log(level, "%s: %s", self.connection.peer, error)
 
     # What the logs say
 

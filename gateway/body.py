@@ -11,6 +11,7 @@ from contextlib import suppress
 from io import BytesIO
 from typing import IO, TYPE_CHECKING, Any, BinaryIO
 
+from gateway.pace import Pace
 from protocols.model import Body, Data, Request
 
 if TYPE_CHECKING:
@@ -52,11 +53,12 @@ class Spool:
 class Intake:
     """A request whose body, and data of the Filter role, still arrive."""
 
-    __slots__ = ("_body", "_data", "_settings", "request")
+    __slots__ = ("_body", "_data", "_pace", "_settings", "request")
 
-    def __init__(self, request: Request, settings: Settings) -> None:
+    def __init__(self, request: Request, settings: Settings, now: float) -> None:
         self.request = request
         self._settings = settings
+        self._pace = Pace(0, now)
         self._body = self._spool()
         self._data: Spool | None = None
 
@@ -67,6 +69,22 @@ class Intake:
     def size(self) -> int:
         """Bytes of the body so far."""
         return self._body.size
+
+    @property
+    def arrived(self) -> int:
+        """Bytes of body and data so far."""
+        return self._body.size + (0 if self._data is None else self._data.size)
+
+    def lags(self, now: float) -> bool:
+        """Whether it arrives too slowly."""
+        settings = self._settings
+        return self._pace.lags(
+            self.arrived, now, settings.client_body_timeout, settings.client_body_min_rate
+        )
+
+    def excuse(self, now: float) -> None:
+        """It was not for the peer to send: judge it anew."""
+        self._pace = Pace(self.arrived, now)
 
     def take(self, event: Body) -> bool:
         """Take a piece; True if it was the last.  Raises OSError if the disk is full."""

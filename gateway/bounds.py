@@ -36,11 +36,25 @@ class Bounds:
     client_body_timeout: float = setting(
         30.0, kinds.seconds(), "Seconds between two reads of a request body.", value="SECONDS"
     )
+    client_body_min_rate: int = setting(
+        500,
+        kinds.whole_number(0),
+        "Bytes a second that a request body must bring, on average over client_body_timeout; "
+        "0: any.",
+        value="BYTES",
+    )
     send_timeout: float = setting(
         60.0,
         kinds.seconds(),
         "Seconds in which a client must take some of the answer.",
         value="SECONDS",
+    )
+    send_min_rate: int = setting(
+        500,
+        kinds.whole_number(0),
+        "Bytes a second that a client must take of an answer that waits for it, on average over "
+        "send_timeout; 0: any.",
+        value="BYTES",
     )
     limit_request_line: int = setting(
         8190,

@@ -13,19 +13,31 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from gateway.output import FileRange, Output
+from gateway.pace import Pace, untaken
 
 if TYPE_CHECKING:
     from gateway.settings import Settings
 
 
 class ClientDisconnected(ConnectionError):
-    """The peer is gone or takes nothing any more; raised where the application writes."""
+    """The peer is gone or takes too little; raised where the application writes."""
+
+
+class TakesTooLittle(ClientDisconnected):
+    """It is there, but does not read."""
+
+    def __init__(self) -> None:
+        super().__init__("the peer takes too little of its answer")
+
+
+#: How often a thread that waits for a reader looks at it, seconds.
+_LOOK = 1.0
 
 
 class Channel:
     """A non-blocking socket and what waits to be sent on it."""
 
-    __slots__ = ("gone", "lock", "output", "progress", "settings", "sock")
+    __slots__ = ("flushed", "gone", "lock", "output", "pace", "settings", "sock")
 
     def __init__(self, sock: socket.SocketType, settings: Settings) -> None:
         self.sock = sock
@@ -33,8 +45,10 @@ class Channel:
         self.lock = Lock()
         self.output = Output(settings.body_buffer_size, settings.body_spool_dir)
         self.gone = False
-        #: When the peer last took something, or was first asked to (monotonic).
-        self.progress = 0.0
+        #: Bytes that the kernel took later than they were written.
+        self.flushed = 0
+        #: How fast the peer takes what waits, once that was looked at.
+        self.pace: Pace | None = None
 
     def send_later(self) -> None:
         """Have the loop send what is queued; called without the lock."""
@@ -46,18 +60,18 @@ class Channel:
         A peer that asks and asks but does not listen is dropped.  Raises
         ClientDisconnected.
         """
-        self.write(data, wait=False)
+        self.write(data)
         if self.output.size > self.settings.response_buffer_size:
             with self.lock:
                 self._drop()
-            raise ClientDisconnected("the peer takes nothing")
+            raise TakesTooLittle
 
-    def write(self, data: bytes, *, wait: bool = True) -> float:
+    def write(self, data: bytes, *, wait: bool = False) -> float:
         """Send, or queue what the socket does not take now.
 
-        Waits, up to ``send_timeout`` without progress, while more than
-        ``response_buffer_size`` bytes are queued; returns for how many seconds.
-        Raises ClientDisconnected.
+        With ``wait``, for what more follows, waits while more than
+        ``response_buffer_size`` bytes are queued and the peer does not lag; returns
+        for how many seconds.  Raises ClientDisconnected.
         """
         if not data:
             return 0.0
@@ -76,7 +90,7 @@ class Channel:
                         sent = 0
                     if sent == len(data):
                         return 0.0
-                    self.progress = monotonic()
+                    self.pace = None
                     output.append(memoryview(data)[sent:])
             except OSError as error:
                 self._drop()
@@ -94,6 +108,8 @@ class Channel:
             try:
                 if self.gone:
                     raise ClientDisconnected("the peer is gone")
+                if not output.size:
+                    self.pace = None
                 output.append(head)
             except OSError:
                 if piece.release is not None:
@@ -101,7 +117,6 @@ class Channel:
                 self._drop()
                 raise
             output.append_file(piece)
-            self.progress = monotonic()
             try:
                 self._flush()
             except OSError as error:
@@ -135,14 +150,13 @@ class Channel:
     def _flush(self) -> None:
         size = self.output.size
         self.output.flush(self.sock)
-        if self.output.size < size:
-            self.progress = monotonic()
+        self.flushed += size - self.output.size
 
     def _drop(self) -> None:
         self.gone = True
         self.output.clear()
 
-    def _queued(self, *, wait: bool = True) -> float:
+    def _queued(self, *, wait: bool = False) -> float:
         self.release()
         waited = 0.0
         if wait and self.output.size > self.settings.response_buffer_size:
@@ -153,14 +167,27 @@ class Channel:
             self.send_later()
         return waited
 
+    def lags(self, now: float) -> bool:
+        """Whether the peer takes too little of what waits for it."""
+        taken = self.flushed - untaken(self.sock)
+        pace = self.pace
+        if pace is None:  # what waits is new
+            pace = self.pace = Pace(taken, now)
+        return pace.lags(taken, now, self.settings.send_timeout, self.settings.send_min_rate)
+
     def _wait_for_room(self) -> None:
         """Wait for a slow reader; the descriptor stays open while its request is served."""
         poll = select.poll()
         poll.register(self.sock.fileno(), select.POLLOUT)
+        look = 0.0
         while self.output.size > self.settings.response_buffer_size // 2:
-            if not poll.poll(self.settings.send_timeout * 1000):
-                with self.lock:
-                    self._drop()
-                self.release()
-                raise ClientDisconnected("the peer takes nothing")
+            now = monotonic()
+            if now >= look:
+                look = now + _LOOK
+                if self.lags(now):
+                    with self.lock:
+                        self._drop()
+                    self.release()
+                    raise TakesTooLittle
+            poll.poll(_LOOK * 1000)
             self.flush()

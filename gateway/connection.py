@@ -20,11 +20,9 @@ from gateway.scoreboard import Seat
 from gateway.wsgi import Exchange
 from protocols.model import Request
 
-#: How long a closed connection is still read, so that no reset overtakes the
-#: answer: between two reads, and in all (seconds).
-LINGER_READ = 5.0
+#: How long a closed connection is still read in all, so that no reset overtakes
+#: the answer; seconds.
 LINGER_TOTAL = 30.0
-LINGER_AT_END = 1.0  # between two reads, in a worker that leaves
 
 #: What is read, and dropped, to see whether there is anything.
 _PROBE_SIZE = 16384
@@ -320,51 +318,3 @@ class Connection(Receiver):
                 self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
         self.sock.close()
         self.codec.close()
-
-    def sweep(self, now: float) -> None:
-        """Apply the deadlines; called about once a second."""
-        settings = self.settings
-        waited = now - self.since
-        if self.linger_until:
-            patience = LINGER_AT_END if self.worker.retiring else LINGER_READ
-            if waited > patience or now > self.linger_until:
-                self.close()
-        elif self.output.size:
-            if now - self.progress > settings.send_timeout:
-                self.worker.log.info("%s: the peer takes nothing", self.peer)
-                self.lose()
-        elif self.active or self.pending:
-            return
-        elif self.intake:
-            if waited > settings.client_body_timeout:
-                self._time_out("the request body did not arrive in time")
-        elif self.partial and waited > settings.client_header_timeout:
-            self._time_out("the request did not arrive in time")
-        elif not self.partial or self.first == b"":
-            self._sweep_idle(now, waited)
-
-    def _sweep_idle(self, now: float, waited: float) -> None:
-        kept = not self.partial
-        if (kept and waited > self.service.keepalive) or self.worker.may_drop_idle(now):
-            self._close_idle()
-        elif self.worker.retiring:
-            self.settle()
-
-    def _close_idle(self) -> None:
-        """Close, unless the next request is there already: then it gets its answer."""
-        since = self.since
-        self.readable()
-        if self.since == since and not (self.closed or self.active or self.pending):
-            self.closing = True
-            self.settle()
-
-    def _time_out(self, reason: str) -> None:
-        reply = b"" if self.first == b"" else self.codec.timed_out()
-        if self.first != b"":
-            self.worker.log.info("%s: %s", self.peer, reason)
-        self.drop_intake()
-        if reply:
-            self.say_in_turn(reply)
-        self.stop_reading()
-        self.pump()
-        self.settle()

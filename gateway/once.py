@@ -274,7 +274,7 @@ class _Connection:
         with suppress(OSError):
             os.close(self._target)
 
-    def write(self, data: bytes, *, wait: bool = True) -> float:
+    def write(self, data: bytes, *, wait: bool = False) -> float:
         """Send all of it; the seconds to excuse are none.  Raises ClientDisconnected."""
         del wait
         if self.gone:

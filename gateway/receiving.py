@@ -173,7 +173,7 @@ class Receiver(Channel):
         """Take what is no whole request."""
         if isinstance(event, Request):
             self.read_size = _BODY_READ_SIZE
-            self.intake[event.stream] = Intake(event, self.settings)
+            self.intake[event.stream] = Intake(event, self.settings, self.worker.now)
             self._more(Body(event.stream, event.body, True))
         elif isinstance(event, Abort):
             self._abort(event.stream)
@@ -200,13 +200,16 @@ class Receiver(Channel):
     def _cannot_keep(self, intake: Intake, error: OSError) -> None:
         """The disk for request bodies is full: this request ends, nothing else does."""
         self.worker.log.error("%s: a request body cannot be kept: %s", self.peer, error)
+        self.refuse_body(intake, "507 Insufficient Storage", b"The request body cannot be kept.\n")
+
+    def refuse_body(self, intake: Intake, status: str, body: bytes) -> None:
+        """Answer a request whose body is not whole and will not be waited for."""
         request = intake.request
         self.intake.pop(request.stream, None)
         intake.close()
         request.keep_alive = False
         headers = [("Content-Type", "text/plain")]
-        body = b"The request body cannot be kept.\n"
-        self.say_in_turn(self.codec.reply(request, "507 Insufficient Storage", headers, body))
+        self.say_in_turn(self.codec.reply(request, status, headers, body))
         if not self.codec.concurrent:
             self.stop_reading()
 
@@ -247,6 +250,10 @@ class Receiver(Channel):
         if reply:
             self.say_in_turn(reply)
         self.stop_reading()
+
+    def unfinished(self) -> str:
+        """What is said of a peer that began something and took too long; "" if it did not begin."""
+        return "" if self.first == b"" else "the request did not arrive in time"
 
     def stop_reading(self) -> None:
         self.lingers = True

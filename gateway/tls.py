@@ -14,11 +14,10 @@ import os
 import socket
 import ssl
 from contextlib import suppress
-from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from gateway.certificates import reason_of, variables
-from gateway.channel import ClientDisconnected
+from gateway.channel import ClientDisconnected, TakesTooLittle
 from gateway.output import FileRange, FileTooShort, Output
 from gateway.proxied import ProxiedConnection
 from protocols.detect import FIRST_BYTES, explain
@@ -261,14 +260,14 @@ class TlsConnection(ProxiedConnection):
         self.stop_reading()
         self.settle()
 
-    def _time_out(self, reason: str) -> None:
+    def unfinished(self) -> str:
         if not self.tls.established and self.beginning:
-            self.worker.log.info("%s: the TLS handshake did not end in time", self.peer)
-        super()._time_out(reason)
+            return "the TLS handshake did not end in time"
+        return super().unfinished()
 
     # Sending
 
-    def write(self, data: bytes, *, wait: bool = True) -> float:
+    def write(self, data: bytes, *, wait: bool = False) -> float:
         """As for any connection; a large piece is encrypted bit by bit."""
         if not data:
             return 0.0
@@ -277,7 +276,7 @@ class TlsConnection(ProxiedConnection):
             if self.gone:
                 raise ClientDisconnected("the peer is gone")
             if not self.output.size:
-                self.progress = monotonic()
+                self.pace = None
             try:
                 for start in range(0, len(data), _PIECE):
                     self.output.append(view[start : start + _PIECE])
@@ -292,7 +291,7 @@ class TlsConnection(ProxiedConnection):
         if not records:
             return
         if not self.output.size:
-            self.progress = monotonic()
+            self.pace = None
             self.unheard = 0
         try:
             self.output.append_sealed(records)
@@ -303,7 +302,7 @@ class TlsConnection(ProxiedConnection):
         self.unheard += len(records)
         if self.output.size and self.unheard > _MOST_UNHEARD:
             self._drop()
-            raise ClientDisconnected("the peer takes nothing")
+            raise TakesTooLittle
 
     def _begin_close(self) -> None:
         """Not without a goodbye: an answer that ends with the connection would seem to be cut.

@@ -28,6 +28,7 @@ from gateway import forkguard, requesthooks
 from gateway.acceptor import Acceptor
 from gateway.accesslog import AccessLog
 from gateway.connection import Connection
+from gateway.deadlines import sweep
 from gateway.errorlog import renew, show_crashes
 from gateway.handover import Handover
 from gateway.hooks import NO_HOOKS, Hooks, ServerView, WorkerView
@@ -328,7 +329,7 @@ class Worker:
 
     def _sweep(self, now: float) -> None:
         for connection in list(self.connections.values()):
-            self.guarded(connection, partial(connection.sweep, now))
+            self.guarded(connection, partial(sweep, connection, now))
 
     def _handle(self, events: list[tuple[int, int]]) -> None:
         connections = self.connections

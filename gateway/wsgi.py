@@ -290,9 +290,9 @@ class Exchange(Answer):
             self.check_abandoned()
         except Abandoned:
             return  # raised again at the end
-        self._give_up(wait=True)
+        self._give_up()
 
-    def _give_up(self, *, wait: bool) -> None:
+    def _give_up(self) -> None:
         """Answer that there is no answer, or end the one that has begun."""
         request = self.request
         if self.deferred or request.ended:
@@ -303,7 +303,7 @@ class Exchange(Answer):
             self.connection.cut(request)
             request.aborted = True
         else:
-            self._answer("504 Gateway Timeout", b"Gateway Timeout\n", wait=wait)
+            self._answer("504 Gateway Timeout", b"Gateway Timeout\n")
 
     def abandon(self) -> bool:
         """Answer in place of an application that does not come back (the watchdog's thread).
@@ -317,7 +317,7 @@ class Exchange(Answer):
             self.expired = ABANDONED
             seat.exchange = None
             seat.end(IDLE)
-        self._give_up(wait=False)
+        self._give_up()
         access = self.worker.access
         if access is not None and not getattr(self, "logged", False):
             access.log(self, monotonic() - self.clock)

@@ -89,7 +89,7 @@ def test_no_folder_is_an_error(tmp_path):
 
 def test_intake_keeps_body_and_filter_data_apart():
     request = Request(1, {}, 4, b"", True)
-    intake = Intake(request, Settings())
+    intake = Intake(request, Settings(), 0.0)
     assert not intake.take(Body(1, b"bo", True))
     assert not intake.take(Data(1, b"fi", True))
     assert not intake.take(Body(1, b"dy", True))
