@@ -19,6 +19,7 @@ from urllib.parse import quote
 
 from front_ends import HOST, WAYS, receive
 from other_front_ends import OTHERS
+from surprises import SURPRISES
 from test_deploy_paths import PATHS, QUERIES
 
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "front-ends.md"
@@ -281,7 +282,7 @@ HEAD = """# Front ends
 
 What an application gets behind each front end, with the files of [deploy](../../deploy) as they are. `python tools/front_end_table.py` writes this page from a run over all of them, and the tests fail when a run gives anything else.
 
-`✓`: exactly as over plain HTTP without a front end. Everything else is the front end's own doing and is explained below.
+`✓`: exactly as over plain HTTP without a front end. Everything else is the front end's own doing and is explained below, and so is what they do that nobody expects.
 """  # noqa: E501 - a paragraph of Markdown is one line
 
 CHECKED = {name: (check.__doc__ or "").strip() for name, check in CHECKS.items()}
@@ -307,6 +308,10 @@ def _marked(note):
     return f"{note} ({list(NOTES).index(note) + 1})"
 
 
+def _shown_by(tests):
+    return ", ".join(test if test in CHECKS else f"`{test}`" for test in tests)
+
+
 def _line(cells):
     return "| " + " | ".join(cells) + " |"
 
@@ -318,4 +323,7 @@ def page(rows):
     lines += [f"{number}. **{note}**: {why}" for number, (note, why) in enumerate(NOTES.items(), 1)]
     lines += ["", "## What is checked", ""]
     lines += [f"- **{name}**: {what}" for name, what in CHECKED.items()]
+    lines += ["", "## Surprises", "", _line(["what happens", "what is done about it", "shown by"])]
+    lines += [_line(["---"] * 3)]
+    lines += [_line([what, done, _shown_by(tests)]) for what, done, tests in SURPRISES]
     return "\n".join(lines) + "\n"

@@ -17,7 +17,7 @@ from starting_front_ends import STARTING
 from test_deploy_bodies import test_one_connection_many_requests as many_requests
 from test_deploy_environ import ABSENT, ANY, EXPECTED, GATEWAY, HEADERS, REQUESTS, TARGET, matches
 from test_deploy_paths import PATHS
-from test_deploy_restart import wait_until
+from test_deploy_restart import connections, wait_until
 
 AT_ROOT = [way for way in OTHERS if way.mount == "root"]
 
@@ -248,6 +248,29 @@ def test_nginx_that_does_not_buffer_scgi_uploads(servers, monkeypatch):
         connection.sendall(b"x" * 499_500)
         answer = receive(connection)
     assert answer.status == 400 or answer.body.startswith(b"500000 ")
+
+
+def test_apache_that_keeps_a_connection_for_each_of_its_threads(servers, monkeypatch):
+    """Far more kept connections than threads of the gateway: all are served."""
+    as_it_is = front_ends.site_configuration
+
+    def reusing(way, port, backend):
+        text = as_it_is(way, port, backend)
+        assert "retry=0 " in text
+        return text.replace("retry=0 ", "enablereuse=on retry=0 ")
+
+    monkeypatch.setattr(front_ends, "site_configuration", reusing)
+    way = Way("apache", "fastcgi", "tcp", "root")
+    option = "--fastcgi-keepalive=71"
+    gateway = servers.gateway("root", option)
+    address = gateway.addresses["fastcgi", "tcp"]
+    site = Site(way, BOOTS["apache"](servers, way, address))
+    for _ in range(2):
+        with contextlib.ExitStack() as stack:
+            asked = [stack.enter_context(site.send(f"/{number}")) for number in range(200)]
+            for number, connection in enumerate(asked):
+                assert receive(connection).json()["PATH_INFO"] == f"/{number}"
+    assert len(connections(address)) > 8
 
 
 SPOOFED = [
