@@ -76,9 +76,10 @@ $(VENV)/.fuzz: pyproject.toml | $(VENV)/.test
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[fuzz]'
 	@touch $@
 
-# FUZZ_SECONDS=60 for each codec; what is found is written to fuzz-findings.
+# FUZZ_SECONDS=60 for each codec and for the live servers; findings go to fuzz-findings.
 fuzz: $(VENV)/.fuzz
 	$(BIN)/python tests/fuzz/fuzz_codecs.py
+	$(BIN)/python tests/fuzz/fuzz_live.py
 
 clean:
 	rm -rf $(VENV) build *.egg-info

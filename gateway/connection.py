@@ -224,8 +224,8 @@ class Connection(Receiver):
             # Under the lock, so that a thread that finishes meanwhile sees the
             # outcome, or is seen.
             interest = self._wanted_interest()
-            if self.gone:
-                self.pending.clear()
+            if self.gone and self.pending:
+                self.drop_pending()
             over = (self.gone or (self.closing and interest <= 0)) and not (
                 self.active or self.pending
             )

@@ -275,3 +275,11 @@ class Receiver(Channel):
         for intake in self.intake.values():
             intake.close()
         self.intake.clear()
+
+    def drop_pending(self) -> None:
+        """Let go of requests that will not run, and of the files that they have."""
+        for item in self.pending:
+            if type(item) is Request:
+                with suppress(OSError):
+                    item.environ["wsgi.input"].close()  # type: ignore[attr-defined]
+        self.pending.clear()

@@ -6,7 +6,6 @@ import os
 import sys
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from io import BytesIO
 from threading import get_ident
 from time import monotonic
 from typing import TYPE_CHECKING, Any
@@ -95,8 +94,7 @@ class Exchange(Answer):
         finally:
             if self.iterable is not None and not self.deferred:
                 self._close_iterable()
-            if type(body) is not BytesIO:
-                body.close()
+            body.close()
         if self.expired:
             self.check_abandoned()
         after = worker.after_request

@@ -57,6 +57,9 @@ _HEAD, _SIZED, _CHUNKED, _DONE = range(4)
 #: have 5.
 _FRAMING = 32
 
+#: Where fields go while no head is parsed; none do.
+_NO_FIELDS: dict[str, str] = {}
+
 _EXPECT, _TRANSFER_ENCODING = "HTTP_EXPECT", "HTTP_TRANSFER_ENCODING"
 _UPGRADE_FIELD = re.compile(rb"(?im)^upgrade(?=:)")
 
@@ -74,7 +77,7 @@ class Http1Codec(Http1Answers):
         self._searched = 0
         self._line = -1
         self._parser = httptools.HttpRequestParser(self)
-        self._environ: dict[str, str] = {}
+        self._environ = _NO_FIELDS
         self._trim = False
         self._host: str | None = ""
         self._repeated_host = False
@@ -232,6 +235,7 @@ class Http1Codec(Http1Answers):
         if head.count(b"\n") - 2 > self.limits.request_fields:
             check_sizes(head, head.find(b"\r\n"), self.limits)
         environ = self._feed_head(head, start)
+        self._environ = _NO_FIELDS  # an idle connection does not keep its last request
         host = environ.get(HOST)
         if host is None or host != self._host or self._repeated_host:
             check_host(host, self._repeated_host, start["SERVER_PROTOCOL"])
@@ -325,7 +329,6 @@ class Http1Codec(Http1Answers):
         request.more = True
         self._received = self._framing = 0
         self._tail = b""
-        self._environ = {}  # trailers go there, never into the request's
         self._state = _CHUNKED
 
     def _start_sized(self, request: Request, environ: dict[str, str]) -> None:

@@ -27,6 +27,9 @@ LIMITS: dict[str, Any] = {
     "multiplex": 3,
 }
 
+#: The limits of all connections of a worker, and with them what these have in common.
+REMEMBERED = Limits(**LIMITS)
+
 #: What one codec may hold: a FastCGI record, and the parameters of every stream.
 MOST_HELD = 65_535 + 255 + 8 + LIMITS["request_header_total"] * (LIMITS["multiplex"] + 2)
 #: How often the last part of an input is sent again to see whether anything grows.
@@ -168,6 +171,15 @@ def answer(codec: Codec, request: Request, choices: random.Random) -> bytes:
     return wire
 
 
+def check_memory(codec_class: type[Codec], parts: Sequence[bytes]) -> None:
+    """What other connections have sent makes no difference."""
+    expected = run(codec_class, whole(parts), **LIMITS)
+    for _ in range(2):
+        feed = Feed(codec_class(REMEMBERED))
+        all(feed.send([part]) for part in parts)
+        assert feed.finish() == expected
+
+
 def check_all(codec_class: type[Codec], parts: Sequence[bytes]) -> None:
     """Every property at one input; ``parts`` arrive one after the other's answers."""
     data = b"".join(parts)
@@ -176,5 +188,6 @@ def check_all(codec_class: type[Codec], parts: Sequence[bytes]) -> None:
     rules = {"header_map": choices.choice(("drop", "refuse", "dangerous"))}
     check_cuts(codec_class, parts, pieces, **rules)
     check_answers(codec_class, parts, choices)
+    check_memory(codec_class, parts)
     check_cost(codec_class, data)
     check_bounds(codec_class, data, choices)

@@ -23,6 +23,7 @@ from clients import (
     variables,
 )
 from conftest import APPS, PROTOCOLS, numbered
+from processes import wait_for
 from rules_app import LARGE
 from test_wsgi_environ import FRAMINGS
 from test_wsgi_heads import follow
@@ -94,6 +95,27 @@ def test_a_client_that_leaves_in_the_middle_of_its_upload_leaves_nothing(rules, 
     follow(rules, rules.connect(protocol))
 
 
+def test_a_client_that_leaves_before_its_upload_is_served_leaves_no_file(serve):
+    """The request before it runs, and its thread then has nothing to do for a long time."""
+    server = serve(RULES, "--threads", "2", "--body-buffer-size", "1000")
+    (worker,) = server.workers
+
+    def kept() -> list[str]:
+        folder = f"/proc/{worker}/fd"
+        names = (os.readlink(f"{folder}/{number}") for number in os.listdir(folder))
+        return [name for name in names if name.endswith("(deleted)") and "memfd" not in name]
+
+    with Gate(server.folder / "first.gate") as gate:
+        peer = server.connect("http")
+        upload = Http.encode("/echo", method="POST", body=bytes(300_000))
+        peer.send(Http.encode("/waits?first") + upload)
+        waiting = gate.arrived()
+        wait_for(kept, "the temporary file")
+        peer.reset()
+        waiting.close()
+        wait_for(lambda: not kept(), "the end of the temporary file")
+
+
 @pytest.mark.parametrize("page", ["large-list", "large-generator", "file-large"])
 @pytest.mark.parametrize("leave", ["reset", "close"])
 def test_a_client_that_leaves_in_the_middle_of_its_answer_leaves_nothing(
@@ -135,6 +157,18 @@ def test_100_continue_comes_before_the_body(rules, chunked):
     peer.send(body)
     assert peer.answer().body == b"0123456789"
     follow(rules, peer)
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+def test_no_100_after_an_answer(rules, chunked):
+    """The body came with the head: nobody waits for it (RFC 9110 section 10.1.1)."""
+    peer = rules.connect("http")
+    headers = [("Expect", "100-continue")]
+    peer.start("/echo", method="POST", body=b"1", headers=headers, chunked=chunked)
+    peer.finish()
+    whole = peer.rest()
+    assert whole.startswith(b"HTTP/1.1 200 ")
+    assert whole.endswith(b"\r\n\r\n1")
 
 
 def test_no_100_for_http_1_0_nor_without_a_body(rules):
