@@ -14,6 +14,7 @@ import struct
 from contextlib import suppress
 
 from gateway.channel import ClientDisconnected
+from gateway.linux import unsent
 from gateway.poller import READ, WRITE
 from gateway.receiving import MOST_PENDING, Receiver
 from gateway.scoreboard import Seat
@@ -271,20 +272,29 @@ class Connection(Receiver):
         self.interest = interest
 
     def _begin_close(self) -> None:
-        if self.gone or self.reset or self.eof or not (self.lingers or self._has_unread()):
-            self.close()
-            return
-        # Closing now would reset the connection and the answer with it (RFC
-        # 9112 section 9.6): say that nothing more comes, and read on for a while.
-        try:
-            self.sock.shutdown(socket.SHUT_WR)
-        except OSError:
+        if self.gone or self.eof or not self._leaves_in_two_steps():
             self.close()
             return
         self.since = self.worker.now
         self.linger_until = self.since + LINGER_TOTAL
         with self.lock:
             self._set_interest(READ)
+
+    def _leaves_in_two_steps(self) -> bool:
+        """Whether closing now would lose what the peer is to have."""
+        if self.reset:
+            # It would drop the end of other requests' answers, which the kernel has yet to send.
+            is_shared = self.codec.concurrent and not self.service.is_unix
+            return is_shared and bool(unsent(self.sock))
+        if not (self.lingers or self._has_unread()):
+            return False
+        # Closing now would reset the connection and the answer with it (RFC
+        # 9112 section 9.6): say that nothing more comes, and read on for a while.
+        try:
+            self.sock.shutdown(socket.SHUT_WR)
+        except OSError:
+            return False
+        return True
 
     def _has_unread(self) -> bool:
         """Whether the peer sent, or may still send, what nobody will read."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from gateway.channel import TakesTooLittle
+from gateway.linux import unsent
 from gateway.poller import READ
 
 if TYPE_CHECKING:
@@ -20,8 +21,7 @@ def sweep(connection: Connection, now: float) -> None:
     """Apply the deadlines to one connection."""
     waited = now - connection.since
     if connection.linger_until:
-        patience = LINGER_AT_END if connection.worker.retiring else LINGER_READ
-        if waited > patience or now > connection.linger_until:
+        if now > connection.linger_until or _has_lingered(connection, waited):
             connection.close()
         return
     if connection.output.size and connection.lags(now):
@@ -31,6 +31,14 @@ def sweep(connection: Connection, now: float) -> None:
         _sweep_bodies(connection, now)
     elif not (connection.output.size or connection.active or connection.pending):
         _sweep_waiting(connection, now, waited)
+
+
+def _has_lingered(connection: Connection, waited: float) -> bool:
+    if connection.worker.retiring and waited > LINGER_AT_END:
+        return True
+    if connection.reset:
+        return not unsent(connection.sock)
+    return waited > LINGER_READ
 
 
 def _sweep_waiting(connection: Connection, now: float, waited: float) -> None:

@@ -1,10 +1,14 @@
-"""What only Linux offers to a process that has children; nothing happens elsewhere."""
+"""What only Linux offers; nothing happens elsewhere."""
 
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import signal
+import socket
+import struct
 import sys
+import termios
 
 #: linux/prctl.h
 _PR_SET_PDEATHSIG = 1
@@ -22,6 +26,18 @@ def become_subreaper() -> bool:
 def die_with_parent(on: bool) -> None:
     """Be killed when the parent ends, or no longer (prctl(2), PR_SET_PDEATHSIG)."""
     _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL if on else 0)
+
+
+def unsent(sock: socket.SocketType) -> int:
+    """Bytes that the kernel has taken for a TCP socket and the peer has not (tcp(7), SIOCOUTQ)."""
+    if not sys.platform.startswith("linux"):
+        return 0
+    try:
+        answer = fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4))
+    except OSError:
+        return 0
+    count: int = struct.unpack("i", answer)[0]
+    return count
 
 
 def _prctl(option: int, value: int) -> bool:
