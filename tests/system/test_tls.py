@@ -9,10 +9,10 @@ import struct
 import pytest
 from clients import EOF, Gate, Http
 from conftest import APPS, numbered
-from processes import Load, threads_of
+from processes import Load, memory, started, threads_of
 from test_wsgi_heads import follow
 from test_wsgi_iterables import closed_once
-from tls_peers import Wire
+from tls_peers import Https, Wire
 
 RULES = APPS / "rules_app.py"
 BOTH = ("https", "http")
@@ -214,6 +214,26 @@ def test_reading_and_answering_at_once(serve, certified):
                 assert peer.answer().body == body
 
 
+def test_a_handshake_larger_than_the_socket_takes(authority, tmp_path):
+    """What is left of it is sent when the client has read the rest."""
+    certificate, key = authority.issue("long")
+    chain = tmp_path / "chain.pem"
+    chain.write_bytes(certificate.read_bytes() + authority.certificate.read_bytes() * 60)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)  # of what it accepts too
+        words = ("--certfile", str(chain), "--keyfile", str(key))
+        bind = ("--bind", f"https+fd://{listener.fileno()}")
+        with (
+            started(f"{RULES}:app", *words, *bind, cwd=tmp_path, pass_fds=(listener.fileno(),)),
+            Wire(listener.getsockname(), authority.context(), receive_buffer=2048) as peer,
+        ):
+            with Https(listener.getsockname()) as other:  # by now the server waits for the first
+                assert other.ask("/pid").status == 200
+            peer.handshake()
+            peer.send(peer.seal(Http.encode("/echo", method="POST", body=b"after all")))
+            peer.until_open(b"after all")
+
+
 # Slow clients
 
 
@@ -252,6 +272,31 @@ def test_a_slow_reader_bounds_the_application(serve, certified, name):
     assert len(set(seen)) == 1
     peer.reset()
     closed_once(server, "http", name)
+
+
+@pytest.mark.parametrize("what", ["file", "pieces"])
+def test_slow_readers_cost_little_memory(serve, certified, what, threads):
+    server = serve(
+        """
+        def app(environ, start_response):
+            start_response("200 OK", [])
+            if environ["PATH_INFO"] == "/file":
+                return environ["wsgi.file_wrapper"](open("large", "rb"))
+            return (bytes(50_000) for _ in range(240 if environ["PATH_INFO"] == "/pieces" else 0))
+        """,
+        *("--threads", threads, *certified, "--body-buffer-size", "200000"),
+        protocols=("https",),
+    )
+    (server.folder / "large").write_bytes(bytes(12_000_000))
+    (worker,) = server.workers
+    assert server.ask("https", "/").status == 200
+    before = memory(worker)
+    slow = [server.connect("https", receive_buffer=4096) for _ in range(40)]
+    for peer in slow:
+        peer.start("/" + what)
+        peer.head()
+        assert server.ask("https", "/").status == 200  # no thread is held
+    assert memory(worker) - before < 40 * 600_000
 
 
 def test_stalled_handshakes_hold_nobody_up(serve, certified, authority):
