@@ -82,9 +82,9 @@ class Tls:
 
     def seal(self, data: bytes | memoryview) -> bytes:
         """Encrypt.  Raises ssl.SSLError, an OSError, if that is not possible any more."""
-        rest = memoryview(data)
-        while rest:
-            rest = rest[self._object.write(rest) :]
+        sealed = self._object.write(data)
+        while sealed < len(data):  # OpenSSL may stop after a record
+            sealed += self._object.write(memoryview(data)[sealed:])
         return self._outgoing.read()
 
     def outgoing(self) -> bytes:
@@ -121,7 +121,7 @@ class SealedOutput(Output):
         if data:
             super().append(self._tls.seal(data))
 
-    def append_sealed(self, data: bytes) -> None:
+    def append_sealed(self, data: bytes | memoryview) -> None:
         """Queue what must not be encrypted, or is.  Raises OSError."""
         super().append(data)
 
@@ -271,36 +271,55 @@ class TlsConnection(ProxiedConnection):
         """As for any connection; a large piece is encrypted bit by bit."""
         if not data:
             return 0.0
-        view = memoryview(data)
         with self.lock:
             if self.gone:
                 raise ClientDisconnected("the peer is gone")
-            if not self.output.size:
-                self.pace = None
             try:
-                for start in range(0, len(data), _PIECE):
-                    self.output.append(view[start : start + _PIECE])
-                    self._flush()
+                if not self.output.size and len(data) <= _PIECE:
+                    if self._send_at_once(self.tls.seal(data)):
+                        return 0.0
+                else:
+                    self._write_bit_by_bit(memoryview(data))
             except OSError as error:
                 self._drop()
                 raise ClientDisconnected(str(error)) from None
         return self._queued(wait=wait)
 
+    def _send_at_once(self, records: bytes) -> bool:
+        """Send while nothing waits; False if a part waits now.  Under the lock."""
+        try:
+            sent = self.sock.send(records)
+        except (BlockingIOError, InterruptedError):
+            sent = 0
+        if sent == len(records):
+            return True
+        self.pace = None
+        self.output.append_sealed(memoryview(records)[sent:])
+        return False
+
+    def _write_bit_by_bit(self, data: memoryview) -> None:
+        if not self.output.size:
+            self.pace = None
+        for start in range(0, len(data), _PIECE):
+            self.output.append(data[start : start + _PIECE])
+            self._flush()
+
     def _say_sealed(self, records: bytes) -> None:
         """Send what TLS itself says; under the lock.  Raises ClientDisconnected."""
         if not records:
             return
-        if not self.output.size:
-            self.pace = None
-            self.unheard = 0
         try:
-            self.output.append_sealed(records)
-            self._flush()
+            if self.output.size:
+                self.unheard += len(records)
+                self.output.append_sealed(records)
+                self._flush()
+            else:
+                self.unheard = 0
+                self._send_at_once(records)
         except OSError as error:
             self._drop()
             raise ClientDisconnected(str(error)) from None
-        self.unheard += len(records)
-        if self.output.size and self.unheard > _MOST_UNHEARD:
+        if self.unheard > _MOST_UNHEARD:
             self._drop()
             raise TakesTooLittle
 
