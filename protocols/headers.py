@@ -128,6 +128,8 @@ def _encode_fields(headers: Sequence[tuple[str, str]]) -> Fields:
     lines: list[str] = []
     values = []
     for name, value in headers:
+        if type(name) is not str:
+            name = _content(name)  # noqa: PLW2901 - it may compare equal to another
         kind = _names.get(name)
         if kind is None:
             kind = _learn_name(name)
@@ -145,13 +147,18 @@ def _encode_fields(headers: Sequence[tuple[str, str]]) -> Fields:
     except TypeError:
         plain = False
     if not plain:
-        _check_values(headers)
+        _check_values(lines[::4], values)
     return Fields(headers, "".join(lines), kinds, length)
 
 
-def _learn_name(name: str) -> int:
+def _content(name: object) -> str:
+    """The characters of a header name that is a subclass of str."""
     if not isinstance(name, str):
         raise TypeError(f"a header name must be a str, not {type(name).__name__}")
+    return str.__str__(name)
+
+
+def _learn_name(name: str) -> int:
     if TOKEN.fullmatch(name) is None:
         raise ValueError(f"{name!r} is no header name")
     lower = name.lower()
@@ -172,8 +179,8 @@ def _content_length(value: str, earlier: int) -> int:
     return length
 
 
-def _check_values(headers: Headers) -> None:
-    for name, value in headers:
+def _check_values(names: Sequence[str], values: Sequence[str]) -> None:
+    for name, value in zip(names, values, strict=True):
         if not isinstance(value, str):
             raise TypeError(f"the value of {name} must be a str, not {type(value).__name__}")
         if _VALUE.fullmatch(value) is None:
