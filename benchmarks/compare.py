@@ -47,6 +47,9 @@ def _options(arguments):
     parser.add_argument("--rounds", type=int, help="turns of each server (3)")
     parser.add_argument("--seconds", type=int, default=1, help="of load in a turn (1)")
     parser.add_argument(
+        "--minutes", type=float, help="after which there are fewer rounds (22; 4 if quick)"
+    )
+    parser.add_argument(
         "--tries", type=int, default=1, help="measure a turn again while the machine is not quiet"
     )
     parser.add_argument("--quick", action="store_true", help="one round of what matters most")
@@ -59,6 +62,8 @@ def _options(arguments):
     options.rounds = options.rounds or (1 if options.quick else 3)
     if min(options.rounds, options.seconds, options.tries) < 1:
         parser.error("--rounds, --seconds and --tries are at least 1")
+    if not options.minutes:
+        options.minutes = 4 if options.quick else 22
     if not options.only:
         options.only = _chosen(options)
     return options
@@ -127,17 +132,31 @@ class Run:
     def all(self):
         started = time.monotonic()
         _print([self._machine(), ""])
-        for name in self._options.only:
+        left = list(self._options.only)
+        while left:
+            shares = [self._weight(name) for name in left]
+            now = time.monotonic()
+            end = started + self._options.minutes * 60
+            until = now + (end - now) * shares[0] / sum(shares)
+            name = left.pop(0)
             if name in SCENARIOS:
-                self._scenario(SCENARIOS[name])
+                self._scenario(SCENARIOS[name], until)
             else:
-                self._grow(growth.GROWTH[name])
+                self._grow(growth.GROWTH[name], until)
         _print(report.summary(SCENARIOS, self._everything))
         if self._options.must_show or not (self._options.quick or self._options.peers):
             self._worker()
             _print(report.checks_table(checks.outcomes(self._everything, self._growth)))
         _print([f"{time.monotonic() - started:.0f} seconds."])
         self._save()
+
+    def _weight(self, name):
+        """About how long a round takes, beside others."""
+        turns = 1 + len(self._peers(name)[0])
+        if name not in SCENARIOS:
+            return turns * 3
+        scenario = SCENARIOS[name]
+        return turns * (1 + scenario.seconds / 4 + scenario.idle / 2500)
 
     def _machine(self):
         model = "an unknown processor"
@@ -168,7 +187,7 @@ class Run:
                 usable.append(peer)
         return usable, missing
 
-    def _scenario(self, scenario):
+    def _scenario(self, scenario, until):
         options = self._options
         if scenario.front:
             reason = fronts.missing(scenario.front, scenario.protocol)
@@ -177,15 +196,21 @@ class Run:
                 return
         peers, missing = self._peers(scenario.name)
         results, failed = measure.rounds(
-            self._environment, peers, scenario, options.rounds, options.seconds, options.tries
+            self._environment,
+            peers,
+            scenario,
+            options.rounds,
+            options.seconds,
+            options.tries,
+            until,
         )
         self._everything[scenario.name] = results
         _print(report.scenario_table(scenario, results, missing | failed))
 
-    def _grow(self, which):
+    def _grow(self, which, until):
         peers, missing = self._peers(which.name)
         lines, failed = growth.run(
-            self._environment, peers, which, self._options.rounds, self._options.seconds
+            self._environment, peers, which, self._options.rounds, self._options.seconds, until
         )
         self._growth[which.name] = lines
         _print(report.growth_table(which.title, which.unit, lines))

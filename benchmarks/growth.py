@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import sys
+import time
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from statistics import median
 
 from benchmarks.apps import bodies
-from benchmarks.measure import charged, idle_connections, serving
+from benchmarks.measure import charged, idle_connections, in_time, serving
 from benchmarks.process import memory_by_process
 from benchmarks.scenarios import SCENARIOS, headers, request, upload
 
@@ -19,7 +21,7 @@ _PEERS = ("gateway", "gateway-pure", "granian", "uwsgi", "bjoern", "gunicorn-gth
 
 @dataclass(frozen=True)
 class Growth:
-    """``vary(scenario, x)`` is the scenario of one point; ``scale`` makes x the shown number."""
+    """``vary(scenario, x)`` is the scenario of one point."""
 
     name: str
     title: str
@@ -62,6 +64,7 @@ GROWTH = {
         Growth(
             "grow-idle", "Growth of PSS in bytes, by idle connections", "bytes each", "idle-1000",
             (1000, 2000, 4000, 8000),
+            peers=tuple(peer for peer in _PEERS if peer != "uwsgi"),  # it keeps none
         ),
         Growth(
             "grow-workers", "PSS in MiB, by workers with preload_app", "MiB each", "hello",
@@ -71,10 +74,12 @@ GROWTH = {
 }  # fmt: skip
 
 
-def run(environment, peers, growth, rounds, seconds):
-    """([(peer's name, [(x, y)])], {name: reason})."""
+def run(environment, peers, growth, rounds, seconds, until=math.inf):
+    """([(peer's name, [(x, y)])], {name: reason}); rounds as of ``measure.rounds``."""
     measured, failed = [], {}
-    for peer in peers:
+    for place, peer in enumerate(peers):
+        now = time.monotonic()
+        share = now + (until - now) / (len(peers) - place)
         sys.stderr.write(f"{growth.name}: {peer.name}\n")
         try:
             if growth.name == "grow-idle":
@@ -85,7 +90,7 @@ def run(environment, peers, growth, rounds, seconds):
                     for count in growth.points
                 ]
             else:
-                points = _cpu(environment, peer, growth, rounds, seconds)
+                points = _cpu(environment, peer, growth, rounds, seconds, share)
         except (RuntimeError, OSError) as error:
             failed[peer.name] = str(error)
             continue
@@ -93,13 +98,13 @@ def run(environment, peers, growth, rounds, seconds):
     return measured, failed
 
 
-def _cpu(environment, peer, growth, rounds, seconds):
+def _cpu(environment, peer, growth, rounds, seconds, until):
     """The points take turns in one process."""
     scenario = SCENARIOS[growth.base]
     found = {x: [] for x in growth.points}
     first = growth.vary(scenario, growth.points[0])
     with serving(environment, peer, first) as (pid, port):
-        for _ in range(rounds):
+        for _ in in_time(rounds, until):
             for x, costs in found.items():
                 costs.append(charged(pid, port, growth.vary(scenario, x), seconds).cpu)
     return [(x, median(costs)) for x, costs in found.items()]

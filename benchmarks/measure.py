@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 import tempfile
@@ -187,32 +188,46 @@ def _asks(sock, scenario):
     return data.startswith(b"HTTP/1.1 200")
 
 
-def rounds(environment, peers, scenario, count, seconds, tries=1):
+def in_time(count, until):
+    """Numbers below ``count``: the first, and more as long as the next should end in time."""
+    started = time.monotonic()
+    for number in range(count):
+        now = time.monotonic()
+        if number and now + (now - started) / number > until:
+            return
+        yield number
+
+
+def rounds(environment, peers, scenario, count, seconds, tries=1, until=math.inf):
     """Peer's name to its turns; and name to reason of those that could not.
 
     The peers take turns, each round in another order, so that what disturbs
     the machine disturbs them all.  A turn while others used the machine is
-    taken again, up to ``tries`` times in all; the quietest counts.
+    taken again, up to ``tries`` times in all; the quietest counts.  Of the
+    rounds after the first, those take place that should end before ``until``.
     """
     found = {peer.name: [] for peer in peers}
     failed = {}
-    for number in range(count):
+    for number in in_time(count, until):
         shift = number % len(peers) if peers else 0
         for peer in peers[shift:] + peers[:shift]:
             if peer.name in failed:
                 continue
             sys.stderr.write(f"{scenario.name} round {number + 1}/{count}: {peer.name}\n")
             try:
-                best = _quietest(environment, peer, scenario, seconds, tries)
+                turns = found[peer.name]
+                turns.append(_quietest(environment, peer, scenario, seconds, tries))
             except (RuntimeError, OSError) as error:
                 failed[peer.name] = str(error).strip() or repr(error)
-                continue
-            found[peer.name].append(best)
     return {name: turns for name, turns in found.items() if name not in failed}, failed
 
 
 def _quietest(environment, peer, scenario, seconds, tries):
-    best = turn(environment, peer, scenario, seconds)
+    try:
+        best = turn(environment, peer, scenario, seconds)
+    except RuntimeError as error:  # once may be an accident
+        sys.stderr.write(f"{error}\n")
+        best = turn(environment, peer, scenario, seconds)
     for _ in range(tries - 1):
         if best.elsewhere <= QUIET:
             break

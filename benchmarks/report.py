@@ -76,6 +76,8 @@ def scenario_table(scenario, results, failed):
     yield from markdown(head, [_row(scenario, name, turns, results, ours) for name, turns in order])
     for name, reason in failed.items():
         yield f"- {name}: not measured: {_one_line(reason)}"
+    fewest = min((len(turns) for turns in results.values()), default=0)
+    yield f"- {fewest} rounds." if fewest != 1 else "- One round."
     elsewhere = max((turn.elsewhere for turns in results.values() for turn in turns), default=0)
     if elsewhere > QUIET:
         yield f"- The machine was not quiet: others had up to {elsewhere:.2f} cores."

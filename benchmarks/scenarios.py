@@ -12,6 +12,10 @@ _DIRECT = (
     "gateway", "gateway-pure", "bjoern", "fastwsgi", "granian", "uwsgi", "waitress", "cheroot",
     "gunicorn-sync", "gunicorn-gthread",
 )  # fmt: skip
+_SOME = (
+    "gateway", "gateway-pure", "bjoern", "granian", "uwsgi", "waitress", "gunicorn-gthread",
+)  # fmt: skip
+_BODY_PEERS = (*_SOME, "fastwsgi", "gunicorn-sync")
 _FLOORS = ("floor-c", "floor-nginx")
 #: The others answer the first and drop the rest.
 _PIPELINE = (
@@ -19,7 +23,7 @@ _PIPELINE = (
     "gunicorn-gthread",
 )  # fmt: skip
 _THREADED = (
-    "gateway", "gateway-pure", "granian", "uwsgi", "waitress", "cheroot", "gunicorn-gthread",
+    "gateway", "gateway-pure", "granian", "uwsgi", "waitress", "gunicorn-gthread",
 )  # fmt: skip
 _IDLE = ("gateway", "gateway-pure", "granian", "bjoern", "waitress", "gunicorn-gthread")
 _BEHIND = {
@@ -29,6 +33,8 @@ _BEHIND = {
     "scgi": ("gateway", "gateway-pure", "uwsgi", "flup"),
     "uwsgi": ("gateway", "gateway-pure", "uwsgi", "gunicorn-sync"),
 }  # fmt: skip
+#: Apache's own cost is the greater part there; what is behind it is as behind nginx.
+_BEHIND_APACHE = ("gateway", "gateway-pure", "granian", "uwsgi")
 _FRONT_NAMES = {"nginx": "nginx", "apache": "Apache"}
 _PROTOCOL_NAMES = {"http": "HTTP", "fastcgi": "FastCGI", "scgi": "SCGI", "uwsgi": "uwsgi"}
 _TRANSPORT_NAMES = {"unix": "a unix socket", "tcp": "TCP"}
@@ -98,7 +104,7 @@ def _behind(front, protocol, transport):
         f"{front}-{protocol}-{transport}",
         f"{_PROTOCOL_NAMES[protocol]} behind {_FRONT_NAMES[front]} over "
         f"{_TRANSPORT_NAMES[transport]}",
-        _BEHIND[protocol],
+        tuple(peer for peer in _BEHIND[protocol] if front != "apache" or peer in _BEHIND_APACHE),
         front=front,
         protocol=protocol,
         transport=transport,
@@ -124,14 +130,14 @@ SCENARIOS = {
     for scenario in (
         Scenario("hello", "13 bytes, kept connections", _FLOORS + _DIRECT, rival="granian"),
         Scenario(
-            "flask", "the same by way of Flask", app="framework:app", rival="granian"
+            "flask", "the same by way of Flask", _SOME, app="framework:app", rival="granian"
         ),
         Scenario(
-            "headers", "30 request header fields", request=request(fields=headers(30)),
+            "headers", "30 request header fields", _SOME, request=request(fields=headers(30)),
             rival="granian",
         ),
         Scenario(
-            "close", "a connection for each request",
+            "close", "a connection for each request", _BODY_PEERS,
             request=request(fields={"Connection": "close"}), rival="uwsgi",
         ),
         Scenario(
@@ -139,24 +145,25 @@ SCENARIOS = {
             connections=16, rival="granian",
         ),
         Scenario(
-            "json", "2 KB of JSON", app="bodies:document", answer=bodies.DOCUMENT,
+            "json", "2 KB of JSON", _SOME, app="bodies:document", answer=bodies.DOCUMENT,
             rival="granian",
         ),
         Scenario(
-            "upload", "1 MB upload", app="bodies:upload", request=upload(bodies.MEGABYTE),
-            answer=b"%d" % bodies.MEGABYTE, rival="granian", **_BODIES,
+            "upload", "1 MB upload", _BODY_PEERS, app="bodies:upload",
+            request=upload(bodies.MEGABYTE), answer=b"%d" % bodies.MEGABYTE,
+            rival="granian", **_BODIES,
         ),
         Scenario(
-            "download", "1 MB body", app="bodies:download", answer=bytes(bodies.MEGABYTE),
-            rival="uwsgi", **_BODIES,
+            "download", "1 MB body", _BODY_PEERS, app="bodies:download",
+            answer=bytes(bodies.MEGABYTE), rival="uwsgi", **_BODIES,
         ),
         Scenario(
-            "generator", "a generator of 64 x 16 KB, no length", app="bodies:generator",
-            answer=_PIECES_BODY, sized=False, rival="uwsgi", **_BODIES,
+            "generator", "a generator of 64 x 16 KB, no length", _BODY_PEERS,
+            app="bodies:generator", answer=_PIECES_BODY, sized=False, rival="uwsgi", **_BODIES,
         ),
         Scenario(
-            "file", "10 MB by file_wrapper", app="bodies:file", answer=bytes(bodies.FILE_SIZE),
-            seconds=2, rival="gunicorn-sync", **_BODIES,
+            "file", "10 MB by file_wrapper", _BODY_PEERS, app="bodies:file",
+            answer=bytes(bodies.FILE_SIZE), seconds=2, rival="gunicorn-sync", **_BODIES,
         ),
         Scenario(
             "sleep", "20 ms of sleep, 16 threads", _THREADED, app="waits:sleep", threads=16,

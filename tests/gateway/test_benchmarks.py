@@ -1,5 +1,6 @@
 """What the benchmarks make of what they measure: parsing, statistics, tables. Nothing is timed."""
 
+import math
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,7 +10,7 @@ import pytest
 sys.path.append(str(Path(__file__).resolve().parents[2]))
 
 from benchmarks import checks, compare, load, plot, process, report
-from benchmarks.measure import Turn
+from benchmarks.measure import Turn, in_time
 from benchmarks.peers import PEERS, Wanted
 from benchmarks.scenarios import SCENARIOS, headers, request
 
@@ -48,6 +49,11 @@ def test_what_wrk_complains_of_is_passed_on():
 )
 def test_time_of_threads(before, after, seconds):
     assert process.used(before, after) == seconds
+
+
+def test_one_round_there_is_always():
+    assert list(in_time(3, math.inf)) == [0, 1, 2]
+    assert list(in_time(3, -math.inf)) == [0]
 
 
 def test_a_ratio_is_that_of_each_round():
