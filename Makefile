@@ -48,8 +48,10 @@ check: $(VENV)/.test
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# The codecs on both builds: as installed, and without what is compiled.
 test: system-packages check
 	$(BIN)/pytest
+	GATEWAY_PURE=1 $(BIN)/pytest --quiet tests/protocols
 
 bench: $(VENV)/.test
 	$(BIN)/python -m benchmarks

@@ -158,7 +158,8 @@ class Answer:
     def _checked_status(self) -> str:
         if self.status is None:
             raise ApplicationError("the application answered without calling start_response")
-        self._say_goodbye()
+        if self.worker.retiring:
+            self._say_goodbye()
         return self.status
 
     def _say_goodbye(self) -> None:

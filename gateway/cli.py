@@ -30,6 +30,7 @@ from gateway.sockets import BindError, inherited_addresses
 from gateway.sources import CMD_ARGS, PREFIX, Resolved, resolve
 from gateway.startup import change_folder
 from protocols.detect import AUTO
+from protocols.speed import COMPILED
 
 EXIT_SYSTEM = 1
 EXIT_USAGE = 2
@@ -37,6 +38,8 @@ EXIT_LOAD = 3
 
 #: Seconds that ``gateway reload`` waits for the outcome.
 _RELOAD_TIMEOUT = 300.0
+
+_VERSION = f"%(prog)s, version %(version)s ({'compiled' if COMPILED else 'pure Python'})"
 
 _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
@@ -107,7 +110,7 @@ def _options(command: Callable[..., Any]) -> Callable[..., Any]:
 )
 @click.option("--check-config", is_flag=True, help="Check settings and application, then exit.")
 @click.option("--print-config", is_flag=True, help="Print settings and their sources, then exit.")
-@click.version_option(__version__, prog_name="gateway")
+@click.version_option(__version__, prog_name="gateway", message=_VERSION)
 def serve(config: str | None, check_config: bool, print_config: bool, **arguments: Any) -> int:
     """Serve the WSGI application APP (module:attr) over HTTP, FastCGI and SCGI."""
     try:

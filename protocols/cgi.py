@@ -44,7 +44,6 @@ def variables(names: Sequence[str], values: Sequence[str]) -> dict[str, str]:
         environ.clear()
         for name, value in zip(names, values, strict=True):
             environ[name] = merged(environ, name, value) if name in environ else value
-    drop_foreign(environ)
     return environ
 
 

@@ -8,6 +8,7 @@ from struct import error as StructError  # noqa: N812 - it is a class
 from typing import Final
 
 from protocols.cgi import merged
+from protocols.speed import fastcgi_pairs
 
 #: version, type, requestId, contentLength, paddingLength, reserved.
 HEADER: Final = Struct(">BBHHBx")
@@ -86,6 +87,9 @@ def decode_pairs(block: bytes) -> dict[str, str]:
 
     Raises ValueError if a pair is cut off.
     """
+    compiled = fastcgi_pairs(block)
+    if compiled is not None:
+        return compiled
     text = block.decode("latin-1")
     pairs: dict[str, str] = {}
     position = 0

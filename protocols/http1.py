@@ -49,6 +49,8 @@ from protocols.model import (
 )
 
 _END_OF_HEAD = b"\r\n\r\n"
+#: A head starts with none of the bytes up to the space; empty lines may come before it.
+_FIRST_BYTES = 32
 
 #: What is being read.
 _HEAD, _SIZED, _CHUNKED, _DONE = range(4)
@@ -99,18 +101,16 @@ class Http1Codec(Http1Answers):
     def receive(self, data: bytes) -> list[Event]:
         """Return the requests and body pieces in ``data`` (RFC 9112 section 2)."""
         events: list[Event] = []
-        position = 0
-        size = len(data)
         try:
-            while position < size:
-                if self._state == _HEAD:
-                    position = self._receive_head(data, position, events)
-                elif self._state == _SIZED:
-                    position = self._receive_sized(data, position, events)
-                elif self._state == _CHUNKED:
-                    position = self._receive_chunked(data, position, events)
-                else:
-                    break
+            if (
+                self._state == _HEAD
+                and not self._buffer
+                and data.find(_END_OF_HEAD) + 4 == len(data)
+                and data[0] > _FIRST_BYTES
+            ):
+                self._message(data, events)  # one head and nothing else, as most of the time
+            else:
+                self._receive_all(data, events)
         except ProtocolError as error:
             self._state = _DONE
             self.closing = True
@@ -121,6 +121,18 @@ class Http1Codec(Http1Answers):
         if self._body:
             self._deliver(events)
         return events
+
+    def _receive_all(self, data: bytes, events: list[Event]) -> None:
+        position = 0
+        while position < len(data):
+            if self._state == _HEAD:
+                position = self._receive_head(data, position, events)
+            elif self._state == _SIZED:
+                position = self._receive_sized(data, position, events)
+            elif self._state == _CHUNKED:
+                position = self._receive_chunked(data, position, events)
+            else:
+                break
 
     def receive_eof(self) -> list[Event]:
         """Raise ProtocolError if the peer left in the middle of a message."""

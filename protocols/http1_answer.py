@@ -33,7 +33,7 @@ class Http1Answers(Codec):
     def head(self, request: Request, status: str, headers: Headers, length: int) -> bytes:
         """Encode status line and fields (RFC 9112 sections 4 and 6; RFC 9110 section 8.6)."""
         code = status_code(status)
-        fields = encode_fields(headers)
+        fields = headers if type(headers) is Fields else encode_fields(headers)
         if code in BODYLESS:
             return self._bodyless_head(request, code, status, headers)
         framing = b""

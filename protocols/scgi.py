@@ -10,9 +10,10 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from protocols.cgi import is_cut_short, is_length, refusal_head, variables
+from protocols.cgi import drop_foreign, is_cut_short, is_length, refusal_head, variables
 from protocols.model import CLAIM_MARK, CLAIMS, ProtocolError, Request
 from protocols.single import SingleRequestCodec
+from protocols.speed import scgi_pairs
 
 _ZERO = 48
 
@@ -44,20 +45,19 @@ class ScgiCodec(SingleRequestCodec):
         """The request of a netstring and its comma."""
         if block[-1:] != b",":
             raise _refusal("400 Bad Request", "the SCGI netstring does not end with a comma")
-        parts = block[:-1].decode("latin-1").split("\0")
-        names, values = parts[:-1:2], parts[1::2]
-        if len(parts) % 2 == 0 or parts[-1]:
-            raise _refusal("400 Bad Request", "the SCGI headers are not pairs ended by NUL")
-        if names[:1] != ["CONTENT_LENGTH"]:
+        environ = scgi_pairs(block[:-1])
+        if environ is None:
+            environ = _pairs(block[:-1])
+        if next(iter(environ), "") != "CONTENT_LENGTH":
             raise _refusal("400 Bad Request", "the first SCGI header must be CONTENT_LENGTH")
-        if not is_length(values[0]) or names.count(names[0]) != 1:
+        if not is_length(environ["CONTENT_LENGTH"]):
             raise _refusal("400 Bad Request", "CONTENT_LENGTH must be there once, as digits")
-        if "" in names:
+        if "" in environ:
             raise _refusal("400 Bad Request", "an SCGI header has an empty name")
-        length = int(values[0])
-        if "HTTP_CONTENT_LENGTH" in names:
-            self._check_false_length(length, values[names.index("HTTP_CONTENT_LENGTH")])
-        environ = variables(names, values)
+        length = int(environ["CONTENT_LENGTH"])
+        if "HTTP_CONTENT_LENGTH" in environ:
+            self._check_false_length(length, environ["HTTP_CONTENT_LENGTH"])
+        drop_foreign(environ)
         if CLAIM_MARK in block:
             environ[CLAIMS] = ""
         if environ.pop("SCGI", None) != "1":
@@ -81,3 +81,14 @@ class ScgiCodec(SingleRequestCodec):
                 f"CONTENT_LENGTH is {length} but the client announced {int(announced)}: "
                 "set scgi_request_buffering on in nginx",
             )
+
+
+def _pairs(text: bytes) -> dict[str, str]:
+    """What is between the netstring's colon and its comma.  Raises ProtocolError."""
+    parts = text.decode("latin-1").split("\0")
+    names, values = parts[:-1:2], parts[1::2]
+    if len(parts) % 2 == 0 or parts[-1]:
+        raise _refusal("400 Bad Request", "the SCGI headers are not pairs ended by NUL")
+    if names.count("CONTENT_LENGTH") > 1:
+        raise _refusal("400 Bad Request", "CONTENT_LENGTH must be there once, as digits")
+    return variables(names, values)

@@ -15,9 +15,10 @@ from __future__ import annotations
 from struct import Struct
 from typing import ClassVar
 
-from protocols.cgi import is_cut_short, is_length, refusal_http, variables
+from protocols.cgi import drop_foreign, is_cut_short, is_length, refusal_http, variables
 from protocols.model import CLAIM_MARK, CLAIMS, ProtocolError, Request
 from protocols.single import SingleRequestCodec
+from protocols.speed import uwsgi_pairs
 
 HEADER = Struct("<BHB")
 _SIZE = Struct("<H")
@@ -76,11 +77,13 @@ class UwsgiCodec(SingleRequestCodec):
 
     def decode(self, block: bytes) -> Request:
         """The request of a block of variables."""
-        names, values = _pairs(block)
-        if "" in names:
+        environ = uwsgi_pairs(block)
+        if environ is None:
+            environ = _pairs(block)
+        if "" in environ:
             raise _refusal("400 Bad Request", "a uwsgi variable has an empty name")
-        length = _body_length(names, values)
-        environ = variables(names, values)
+        length = _body_length(environ)
+        drop_foreign(environ)
         if CLAIM_MARK in block:
             environ[CLAIMS] = ""
         if length or environ.get("CONTENT_LENGTH"):
@@ -99,8 +102,8 @@ class UwsgiCodec(SingleRequestCodec):
         return f"HTTP/1.1 {status}\r\n{lines}\r\n".encode("latin-1")
 
 
-def _pairs(block: bytes) -> tuple[list[str], list[str]]:
-    """Names and values.  Raises ProtocolError if a length leads beyond the block."""
+def _pairs(block: bytes) -> dict[str, str]:
+    """The pairs of a block.  Raises ProtocolError if a length leads beyond it."""
     text = block.decode("latin-1")
     unpack = _SIZE.unpack_from
     end = len(block)
@@ -114,24 +117,23 @@ def _pairs(block: bytes) -> tuple[list[str], list[str]]:
         parts.append(text[start:position])
     if position != end or len(parts) % 2:
         raise _refusal("400 Bad Request", "the uwsgi variables are not pairs of the given size")
-    return parts[::2], parts[1::2]
-
-
-def _body_length(names: list[str], values: list[str]) -> int:
-    """The length of the body, which only CONTENT_LENGTH tells; nothing there is no body."""
-    given = {
-        value for name, value in zip(names, values, strict=True) if name == "CONTENT_LENGTH"
-    } or {""}
-    if len(given) > 1:
+    names, values = parts[::2], parts[1::2]
+    lengths = {value for name, value in zip(names, values, strict=True) if name == "CONTENT_LENGTH"}
+    if len(lengths) > 1:
         raise _refusal("400 Bad Request", "CONTENT_LENGTH is there twice, and not the same")
-    (text,) = given
+    return variables(names, values)
+
+
+def _body_length(environ: dict[str, str]) -> int:
+    """The length of the body, which only CONTENT_LENGTH tells; nothing there is no body."""
+    text = environ.get("CONTENT_LENGTH", "")
     if text and not is_length(text):
         raise _refusal("400 Bad Request", "CONTENT_LENGTH must be digits")
-    if not text and "HTTP_TRANSFER_ENCODING" in names:
+    if not text and "HTTP_TRANSFER_ENCODING" in environ:
         raise _refusal("411 Length Required", "a chunked body needs CONTENT_LENGTH")
     length = int(text or 0)
-    if "HTTP_CONTENT_LENGTH" in names:
-        announced = values[names.index("HTTP_CONTENT_LENGTH")]
+    if "HTTP_CONTENT_LENGTH" in environ:
+        announced = environ["HTTP_CONTENT_LENGTH"]
         if is_cut_short(length, announced):
             raise _refusal(
                 "400 Bad Request",

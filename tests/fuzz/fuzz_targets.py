@@ -25,7 +25,7 @@ from gateway.environ import BadVariables, cgi_normaliser, http_mounter
 from gateway.service import _normaliser
 from gateway.trust import FIELDS, Forwarding, Peers
 from protocols import detect
-from protocols.cgi import body_length, variables
+from protocols.cgi import body_length, drop_foreign, variables
 from protocols.headers import BODYLESS
 from protocols.http1_head import is_claim
 from protocols.model import UNKNOWN, Limits, ProtocolError, Request
@@ -134,6 +134,7 @@ def split_pairs(data: bytes) -> tuple[list[str], list[str]]:
 def check_cgi(data: bytes) -> None:
     names, values = split_pairs(data)
     environ = variables(names, values)
+    drop_foreign(environ)
     assert environ.keys() <= set(names)
     assert not environ.keys() & {"HTTP_PROXY", "HTTP_TRANSFER_ENCODING", "HTTP_CONTENT_LENGTH"}
     for name, value in environ.items():
@@ -174,6 +175,7 @@ def check_environ(data: bytes) -> None:
     """What a front end, or a client through it, says: a whole environ, or a plain refusal."""
     names, values = split_pairs(data[1:])
     said = variables(names, values)
+    drop_foreign(said)
     kind = data[0] if data else 0
     mount, trusted = _MOUNTS[kind % 3], _TRUSTED[kind // 3 % 3]
     is_origin, source = kind & 64, ("routed", "request_uri")[kind >> 7]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import fields
+from importlib.util import find_spec
 
 import pytest
 from processes import run, run_many, started
@@ -262,7 +263,10 @@ def test_help_names_every_setting(folder):
 
 
 def test_version(folder):
-    assert run("--version", cwd=folder).stdout == f"gateway, version {__version__}\n"
+    build = "compiled" if find_spec("protocols._speed") else "pure Python"
+    assert run("--version", cwd=folder).stdout == f"gateway, version {__version__} ({build})\n"
+    pure = run("--version", cwd=folder, env={"GATEWAY_PURE": "1"}).stdout
+    assert pure == f"gateway, version {__version__} (pure Python)\n"
 
 
 def test_serve_is_the_default_command(folder):

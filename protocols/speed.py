@@ -1,0 +1,35 @@
+"""The compiled inner loops, where they are built; see ``_speed.c``.
+
+Each of them gives None for what it leaves to the codec, which does it in
+Python; without the module that is everything.  ``GATEWAY_PURE=1`` in the
+environment leaves the module out.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Final
+
+Pairs = Callable[[bytes], dict[str, str] | None]
+
+
+def _not_compiled(block: bytes) -> None:
+    del block
+
+
+fastcgi_pairs: Pairs = _not_compiled
+scgi_pairs: Pairs = _not_compiled
+uwsgi_pairs: Pairs = _not_compiled
+
+if os.environ.get("GATEWAY_PURE", "") in ("", "0"):
+    with suppress(ImportError):  # no compiler was there when this was installed
+        from protocols import _speed
+
+        fastcgi_pairs = _speed.fastcgi_pairs
+        scgi_pairs = _speed.scgi_pairs
+        uwsgi_pairs = _speed.uwsgi_pairs
+
+#: Whether they are there.
+COMPILED: Final = fastcgi_pairs is not _not_compiled
