@@ -105,7 +105,7 @@ class Http1Codec(Http1Answers):
             if (
                 self._state == _HEAD
                 and not self._buffer
-                and data.find(_END_OF_HEAD) + 4 == len(data)
+                and data.find(_END_OF_HEAD) + 4 == len(data) > 4
                 and data[0] > _FIRST_BYTES
             ):
                 self._message(data, events)  # one head and nothing else, as most of the time

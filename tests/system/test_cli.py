@@ -25,6 +25,7 @@ VALUES = {
     "allow_from": "10.0.0.0/8",
     "forwarded_allow_ips": "10.0.0.0/8",
     "proxy_allow_ips": "10.0.0.0/8",
+    "x_sendfile_root": "/",
 }
 GUESSES = ("7", "777", "/seven", "seven", "true")
 
