@@ -13,12 +13,15 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote_to_bytes
 
+from gateway.environ import text_of
+
 if TYPE_CHECKING:
     from gateway.scoreboard import LostRequest
     from gateway.wsgi import Exchange
 
 COMBINED = '%(h)s %(l)s %(u)s %(t)s "%(r)s" %(s)s %(b)s "%(f)s" "%(a)s"'
 
+_JSON_TYPES = frozenset({str, int, float, bool, type(None)})
 _ATOM = re.compile(r"%\(([^)]*)\)s")
 
 #: Status of a request that never got an answer.
@@ -37,9 +40,12 @@ def _environ(name: str) -> Getter:
 
 
 def _request_line(exchange: Exchange, _end: float, _took: float) -> str:
-    environ = exchange.request.environ
-    method, uri = environ.get("REQUEST_METHOD", "-"), environ.get("REQUEST_URI", "-")
-    return f"{method} {uri} {environ.get('SERVER_PROTOCOL', '-')}"
+    get = exchange.request.environ.get
+    words = get("REQUEST_METHOD", "-"), get("REQUEST_URI", "-"), get("SERVER_PROTOCOL", "-")
+    try:
+        return " ".join(words)
+    except TypeError:
+        return " ".join(map(text_of, words))
 
 
 def _time(_exchange: Exchange, end: float, _took: float) -> str:
@@ -110,9 +116,11 @@ def _response_header(name: str) -> Getter:
 
 def _escaped(value: Any) -> str:
     """Text for a line that a peer must not be able to break or forge."""
-    if value is None or value == "":
+    if value is None:
         return "-"
-    text = str(value)
+    text = value if type(value) is str else text_of(value)
+    if not text:
+        return "-"
     if text.isascii() and text.isprintable() and '"' not in text and "\\" not in text:
         return text
     return "".join(
@@ -148,10 +156,11 @@ def compile_format(text: str) -> Callable[[Exchange, float, float], str]:
 
 
 def _json_line(exchange: Exchange, end: float, took: float) -> str:
-    return json.dumps(
-        {name: getter(exchange, end, took) for name, getter in _ATOMS.values() if name},
-        default=str,  # an application may put anything into the environ
-    )
+    found = {name: getter(exchange, end, took) for name, getter in _ATOMS.values() if name}
+    for name, value in found.items():
+        if type(value) not in _JSON_TYPES:
+            found[name] = text_of(value)
+    return json.dumps(found)
 
 
 def _stand_in(lost: LostRequest, pid: int) -> Any:

@@ -8,6 +8,7 @@ from logging import DEBUG, INFO
 from typing import TYPE_CHECKING, Any
 
 from gateway.channel import ClientDisconnected, TakesTooLittle
+from gateway.environ import text_of
 from gateway.filewrapper import FileWrapper
 from gateway.scoreboard import LostRequest
 from protocols.model import UNKNOWN, Headers, Request
@@ -206,8 +207,8 @@ class Answer:
 
     def title(self) -> str:
         """Id, method, URI and peer, as the log gives them."""
-        environ = self.request.environ
-        method, uri = environ.get("REQUEST_METHOD", "-"), environ.get("REQUEST_URI", "-")
+        get = self.request.environ.get
+        method, uri = text_of(get("REQUEST_METHOD", "-")), text_of(get("REQUEST_URI", "-"))
         return f"[{self.identity()}] {method} {uri} from {self.connection.peer}"
 
     def as_lost(self, now: float) -> LostRequest:
@@ -217,10 +218,10 @@ class Answer:
             serial=self.serial,
             started=self.clock,
             age=now - self.clock,
-            method=str(get("REQUEST_METHOD", "-")),
-            uri=str(get("REQUEST_URI", "-")),
-            server_protocol=str(get("SERVER_PROTOCOL", "-")),
-            remote_addr=str(get("REMOTE_ADDR", "")),
+            method=text_of(get("REQUEST_METHOD", "-")),
+            uri=text_of(get("REQUEST_URI", "-")),
+            server_protocol=text_of(get("SERVER_PROTOCOL", "-")),
+            remote_addr=text_of(get("REMOTE_ADDR", "")),
             peer=self.connection.peer,
             protocol=self.connection.service.protocol,
         )

@@ -28,6 +28,19 @@ class BadVariables(ValueError):
     """What the front end sent makes no request."""
 
 
+def text_of(value: object) -> str:
+    """A value of an environ for a log: the application may have put anything there.
+
+    Never raises; an object that cannot be printed is called by its type.
+    """
+    if isinstance(value, str):
+        return str.__str__(value)
+    try:
+        return str(value)
+    except BaseException:  # noqa: BLE001 - SystemExit too, and a worker goes on without a text
+        return type(value).__name__
+
+
 def decode_path(path: str) -> str:
     """Percent-decode once, to latin-1 ``str`` (PEP 3333 "Unicode Issues")."""
     if "%" not in path:

@@ -114,7 +114,7 @@ FORMATS = ["combined", "json", '%(h)s "%(r)s" "%(a)s" %(U)s %(q)s %(u)s %({x}i)s
 def test_no_request_forges_an_access_line(serve, log_format):
     server = logging_server(serve, "--access-log-format", log_format)
     asked = 0
-    for protocol in ("fastcgi", "scgi"):  # whatever a front end lets through
+    for protocol in ("fastcgi", "scgi", "uwsgi"):  # whatever a front end lets through
         for name in EVIL_VARIABLES:
             text = EVIL_BYTES.replace("\0", "") if protocol == "scgi" else EVIL_BYTES
             if name == "REQUEST_URI":
@@ -211,6 +211,67 @@ def test_traceback_with_what_a_peer_sent_forges_no_line(serve):
     for line in lines[genuine + 1 :]:
         assert line.startswith("  ")
         assert line.isprintable()
+
+
+FORGED = "[2026-01-01 00:00:00 +0000] [1] [CRITICAL] forged"
+EVIL_LOG = f"/a?b c\r\n{FORGED}\n\x1b[31m\x9b31m\x85\xe2\x80\xa8\xe2\x80\xae\x7f"
+EVIL_APP = """
+import os
+import signal
+
+class Wicked:
+    def __str__(self):
+        raise SystemExit("no text for you")
+    __repr__ = __format__ = __str__
+
+def app(environ, start_response):
+    action = environ["HTTP_X_ACTION"]
+    if action == "raise":
+        raise ValueError("because of " + environ["REQUEST_URI"])
+    if action == "die":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if action in ("replace", "replace and raise"):
+        for name in environ:
+            environ[name] = Wicked()
+    if action == "replace and raise":
+        raise ValueError
+    start_response("200 OK", [("Content-Length", "9")])
+    return [b"too short"[: 5 if action == "short" else 9]]
+"""
+
+
+@pytest.mark.parametrize("action", ["raise", "die", "short"])
+@pytest.mark.parametrize("protocol", ["fastcgi", "scgi", "uwsgi"])
+def test_no_request_forges_an_error_line(serve, protocol, action):
+    """Over HTTP no target has a space, and no field a control character."""
+    server = serve(EVIL_APP, "--accesslog", "access.log", protocols=[protocol], kinds=["tcp"])
+    genuine = len(server.log.splitlines())
+    evil = {"REQUEST_URI": EVIL_LOG, "REMOTE_ADDR": EVIL_LOG, "HTTP_X_ACTION": action}
+    peer = server.connect(protocol)
+    peer.start("/", more=evil, **({"close": True} if protocol == "fastcgi" else {}))
+    peer.rest()
+    (line,) = access_lines(server, 1)
+    assert line.isascii()
+    assert line.isprintable()
+    assert ("aborted" in line) is (action == "die")
+    server.stop()
+    lines = server.log.split("\n")[genuine:-1]
+    assert any("/a?b c\\r\\n[2026" in line for line in lines)
+    for line in lines:
+        assert line.startswith("  ") or ERROR_LINE.fullmatch(line), line
+        assert line.isprintable()
+        assert not line.startswith(FORGED)
+
+
+@pytest.mark.parametrize("log_format", FORMATS, ids=["combined", "json", "own"])
+def test_an_environ_that_cannot_be_printed_ends_nothing(serve, threads, log_format):
+    options = ("--threads", threads, "--access-log-format", log_format)
+    server = serve(EVIL_APP, "--accesslog", "access.log", *options, protocols=["http"])
+    with server.connect("http") as peer:
+        for action, status in (("replace", 200), ("replace and raise", 500), ("", 200)) * 3:
+            assert peer.ask("/x", headers=[("X-Action", action)]).status == status
+    assert len(access_lines(server, 9)) == 9
+    server.wait_for_log("the application failed", 3)
 
 
 def test_wsgi_errors_is_the_error_log(serve, protocol, tmp_path):
