@@ -139,10 +139,11 @@ VECTORS = [
 
 @pytest.mark.parametrize(("protocol", "vector"), VECTORS)
 def test_vector(server, protocol, vector):
-    """Whole and in pieces, the same; and no call of the application without an answer."""
+    """Whole and in pieces, the same, and so once it is remembered; no call without an answer."""
     calls = [int(server.ask("http").get("X-Calls"))]
     size = 1 if len(vector.data) < 10_000 else 1000
-    for pieces in (len(vector.data) + 1000, size):
+    everything = len(vector.data) + 1000
+    for pieces in (everything, size, everything):
         data = sent(server, protocol, vector.data, pieces)
         if protocol == "fastcgi":
             found = fastcgi_outcome(data, calls)
