@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 #: What has become of a request's deadline.
 IN_TIME, EXPIRED, ABANDONED = 0, 1, 2
 
+#: Bytes of a body that is not joined with its head.
+_LARGE = 32768
+
 
 class ApplicationError(Exception):
     """The application broke PEP 3333; the message says how."""
@@ -89,10 +92,23 @@ class Answer:
                 self._too_long()
             self._finish()
             return
+        if len(data) >= _LARGE and self.codec.raw_body and not request.head_only:
+            self._send_large(status, data)
+            return
         reply = self.codec.reply(request, status, self.headers, data)
         self.started = True
         self.sent = 0 if request.head_only else len(data)
         self.connection.write(reply)
+
+    def _send_large(self, status: str, data: bytes) -> None:
+        """A body that is too large to be copied behind its head."""
+        request = self.request
+        head = self.codec.head(request, status, self.headers, len(data))
+        self.started = True
+        body = self.codec.body(request, data)  # nothing for a 304, say
+        self.sent = len(body)
+        self.codec.end(request)
+        self.connection.write(head, body)
 
     def _send_file(self, wrapper: FileWrapper) -> bool:
         """Let the loop send the file; False if it has to be iterated."""

@@ -66,8 +66,8 @@ class Channel:
                 self._drop()
             raise TakesTooLittle
 
-    def write(self, data: bytes, *, wait: bool = False) -> float:
-        """Send, or queue what the socket does not take now.
+    def write(self, data: bytes, rest: bytes = b"", *, wait: bool = False) -> float:
+        """Send, or queue what the socket does not take now; ``rest`` without a copy of it.
 
         With ``wait``, for what more follows, waits while more than
         ``response_buffer_size`` bytes are queued and the peer does not lag; returns
@@ -82,16 +82,18 @@ class Channel:
             try:
                 if output.size:
                     output.append(data)
+                    output.append(rest)
                     self._flush()
                 else:
                     try:
-                        sent = self.sock.send(data)
+                        sent = self.sock.sendmsg((data, rest)) if rest else self.sock.send(data)
                     except (BlockingIOError, InterruptedError):
                         sent = 0
-                    if sent == len(data):
+                    if sent == len(data) + len(rest):
                         return 0.0
                     self.pace = None
                     output.append(memoryview(data)[sent:])
+                    output.append(memoryview(rest)[max(0, sent - len(data)) :])
             except OSError as error:
                 self._drop()
                 raise ClientDisconnected(str(error)) from None

@@ -267,8 +267,11 @@ class TlsConnection(ProxiedConnection):
 
     # Sending
 
-    def write(self, data: bytes, *, wait: bool = False) -> float:
+    def write(self, data: bytes, rest: bytes = b"", *, wait: bool = False) -> float:
         """As for any connection; a large piece is encrypted bit by bit."""
+        if rest:
+            self.write(data)
+            data = rest
         if not data:
             return 0.0
         with self.lock:

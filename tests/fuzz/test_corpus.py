@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
 import fuzz_corpus
 import pytest
+
+sys.path.append(str(Path(__file__).parents[1] / "protocols"))
+
 from codec_properties import check_all
 from fuzz_targets import TARGETS, check_answers
 
