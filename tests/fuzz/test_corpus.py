@@ -88,6 +88,6 @@ def test_a_response_that_can_be_split_is_found(kind, monkeypatch):
     data = bytes([kind]) + b"\xfe\xfe".join([b"200 OK", b"X", b"a\r\nY: b", b""])
     check_answers(data)
     monkeypatch.setattr(headers, "_encoded", {})
-    monkeypatch.setattr(headers, "_check_values", lambda _: None)
+    monkeypatch.setattr(headers, "_check_values", lambda *_: None)
     with pytest.raises(AssertionError):
         check_answers(data)
