@@ -10,6 +10,7 @@ from gateway.connection import Connection
 from gateway.handover import Handover
 from gateway.proxied import ProxiedConnection
 from gateway.service import Service, may_be_many
+from gateway.shortage import Shortage
 from gateway.sockets import Listener
 from gateway.trust import unmapped
 
@@ -37,6 +38,7 @@ class Acceptor:
         self._kinds = {number: _kind(service) for number, service in self._services.items()}
         self.accepting = False
         self._not_before = 0.0
+        self._shortage = Shortage(worker.log)
         self._at_once = 1
         self._most = 1 if may_be_many(worker.settings) else _MOST_ALONE
 
@@ -47,7 +49,8 @@ class Acceptor:
     def event(self, number: int) -> bool:
         """Something waits at a descriptor; False if that is none of these."""
         if number in self.listeners:
-            self._accept(number)
+            if self.accepting:  # not since an earlier event of this turn
+                self._accept(number)
         elif number == self._handover.fileno():
             self._take_over()
         else:
@@ -79,6 +82,8 @@ class Acceptor:
     def _has_room(self) -> bool:
         worker = self._worker
         if len(worker.connections) >= worker.settings.worker_connections:
+            return False
+        if self._shortage.lasts():
             return False
         return worker.pool is None or worker.pool.has_room()
 
@@ -121,10 +126,11 @@ class Acceptor:
             except OSError as error:
                 # Out of descriptors or memory: the connection stays in the
                 # backlog; trying again at once would spin.
-                worker.log.error("cannot accept on %s: %s", listener, error)
+                self._shortage.begin(f"cannot accept on {listener}: {error}")
                 self._not_before = worker.now + _REST
                 self.set_accepting(False)
                 return
+            self._shortage.look_at(sock.fileno())
             self._open(self._services[number], sock, address)
         self._at_once = min(self._at_once * 2, self._most)
 

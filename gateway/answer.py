@@ -7,7 +7,7 @@ import sys
 from logging import DEBUG, INFO
 from typing import TYPE_CHECKING, Any
 
-from gateway.channel import ClientDisconnected, TakesTooLittle
+from gateway.channel import AnswerLost, ClientDisconnected, TakesTooLittle
 from gateway.environ import text_of
 from gateway.filewrapper import FileWrapper
 from gateway.scoreboard import LostRequest
@@ -212,6 +212,10 @@ class Answer:
                 self.connection.write(self.codec.end(self.request))
             except ClientDisconnected:
                 return
+        if isinstance(error, AnswerLost):
+            self._log_error(str(error))
+            self.connection.cut(self.request)
+            return
         level = INFO if isinstance(error, TakesTooLittle) else DEBUG
         self.worker.log.log(level, "%s: %s", self.connection.peer, error)
 

@@ -12,7 +12,7 @@ from threading import Lock
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from gateway.output import FileRange, Output
+from gateway.output import FileRange, NotKept, Output
 from gateway.pace import Pace, untaken
 
 if TYPE_CHECKING:
@@ -28,6 +28,15 @@ class TakesTooLittle(ClientDisconnected):
 
     def __init__(self) -> None:
         super().__init__("the peer takes too little of its answer")
+
+
+class AnswerLost(ClientDisconnected):
+    """It is there and reads, but what waits for it cannot be kept."""
+
+
+def disconnected(error: OSError) -> ClientDisconnected:
+    """What the end of a connection by ``error`` means for its answer."""
+    return (AnswerLost if isinstance(error, NotKept) else ClientDisconnected)(str(error))
 
 
 #: How often a thread that waits for a reader looks at it, seconds.
@@ -52,6 +61,10 @@ class Channel:
 
     def send_later(self) -> None:
         """Have the loop send what is queued; called without the lock."""
+        raise NotImplementedError
+
+    def cannot_spool(self) -> None:
+        """The disk for answers is full (``output.trouble``); called without the lock."""
         raise NotImplementedError
 
     def say(self, data: bytes) -> None:
@@ -96,7 +109,7 @@ class Channel:
                     output.append(memoryview(rest)[max(0, sent - len(data)) :])
             except OSError as error:
                 self._drop()
-                raise ClientDisconnected(str(error)) from None
+                raise disconnected(error) from None
         return self._queued(wait=wait)
 
     def write_file(self, head: bytes, piece: FileRange) -> None:
@@ -113,11 +126,11 @@ class Channel:
                 if not output.size:
                     self.pace = None
                 output.append(head)
-            except OSError:
+            except OSError as error:
                 if piece.release is not None:
                     output.released.append(piece.release)
                 self._drop()
-                raise
+                raise disconnected(error) from None
             output.append_file(piece)
             try:
                 self._flush()
@@ -160,6 +173,8 @@ class Channel:
 
     def _queued(self, *, wait: bool = False) -> float:
         self.release()
+        if self.output.trouble:
+            self.cannot_spool()
         waited = 0.0
         if wait and self.output.size > self.settings.response_buffer_size:
             begun = monotonic()

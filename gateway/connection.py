@@ -213,6 +213,10 @@ class Connection(Receiver):
         """Have the loop look at this connection."""
         self.worker.hand_back(self)
 
+    def cannot_spool(self) -> None:
+        reason, self.output.trouble = self.output.trouble, ""
+        self.worker.log.error("%s: answers stay in memory, not in files: %s", self.peer, reason)
+
     # Closing
 
     def settle(self) -> None:

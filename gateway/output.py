@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from itertools import islice
+from threading import Lock
 from typing import IO
 
 #: The most that one turn sends, so that one fast reader cannot hold the loop.
@@ -22,6 +23,10 @@ _SMALL = 4096
 #: A temporary file that has grown so far is followed by another, and closed when
 #: it is sent: an endless answer must not fill the disk with what is sent already.
 _MOST_IN_FILE = 16 << 20
+
+
+#: What all connections of a process may keep in memory of what the disk does not take.
+_MOST_UNKEPT = 64 << 20
 
 
 class FileRange:
@@ -42,6 +47,33 @@ class FileTooShort(OSError):
     """A file has fewer bytes than its range: it was cut while it was sent."""
 
 
+class NotKept(OSError):
+    """Neither the disk nor memory takes what waits."""
+
+
+class Allowance:
+    """Bytes that may still be kept in memory; for any thread."""
+
+    def __init__(self, size: int) -> None:
+        self._left = size
+        self._lock = Lock()
+
+    def take(self, size: int) -> bool:
+        """Whether there was so much."""
+        with self._lock:
+            if size > self._left:
+                return False
+            self._left -= size
+            return True
+
+    def give_back(self, size: int) -> None:
+        with self._lock:
+            self._left += size
+
+
+_unkept = Allowance(_MOST_UNKEPT)
+
+
 class Output:
     """A queue of bytes for one socket.  The caller holds the connection's lock."""
 
@@ -53,8 +85,11 @@ class Output:
         "_in_memory",
         "_last",
         "_memory",
+        "_told",
+        "_unkept",
         "released",
         "size",
+        "trouble",
     )
 
     def __init__(self, in_memory: int, folder: str | None) -> None:
@@ -68,27 +103,47 @@ class Output:
         #: Releases of files that are done, to be called without the lock.
         self.released: list[Callable[[], None]] = []
         self.size = 0
+        #: Bytes that are in memory because the disk did not take them; why it did not,
+        #: once, for whoever can say it.
+        self._unkept = 0
+        self._told = False
+        self.trouble = ""
 
     def append(self, data: bytes | memoryview) -> None:
-        """Queue a piece.  Raises OSError if it has to go to a full disk."""
+        """Queue a piece.  Raises NotKept if the disk is full, and memory too."""
         size = len(data)
         if not size:
             return
         if self._memory + size > self._in_memory:
-            if self._file_size >= _MOST_IN_FILE:
-                self._leave_file()
-            if self._file is None:
-                self._file = tempfile.TemporaryFile(dir=self._folder)  # noqa: SIM115 - closed by clear
-                self._file_size = 0
-            written = 0
-            while written < size:
-                written += os.pwrite(self._file.fileno(), data[written:], self._file_size + written)
-            self._append_range(self._file.fileno(), size)
-            self._file_size += size
+            try:
+                self._append_to_file(data)
+            except OSError as error:
+                if not self._told:
+                    self._told = True
+                    self.trouble = str(error)
+                if not _unkept.take(size):
+                    raise NotKept(f"the answer cannot be kept: {error}") from None
+                self._unkept += size
+                self._append_piece(data)
+                self._memory += size
         else:
             self._append_piece(data)
             self._memory += size
         self.size += size
+
+    def _append_to_file(self, data: bytes | memoryview) -> None:
+        """Raises OSError if the disk is full."""
+        if self._file_size >= _MOST_IN_FILE:
+            self._leave_file()
+        if self._file is None:
+            self._file = tempfile.TemporaryFile(dir=self._folder)  # noqa: SIM115 - closed by clear
+            self._file_size = 0
+        size = len(data)
+        written = 0
+        while written < size:
+            written += os.pwrite(self._file.fileno(), data[written:], self._file_size + written)
+        self._append_range(self._file.fileno(), size)
+        self._file_size += size
 
     def _append_range(self, number: int, size: int) -> None:
         """What was just written to the end of the file; one range for many pieces."""
@@ -129,6 +184,12 @@ class Output:
             pass
         if not self._chunks:
             self._forget_file()
+            if self._unkept:
+                self._give_back()
+
+    def _give_back(self) -> None:
+        _unkept.give_back(self._unkept)
+        self._unkept = 0
 
     def _send_range(self, sock: socket.SocketType, piece: FileRange) -> int:
         count = 0
@@ -174,6 +235,8 @@ class Output:
         self._chunks.clear()
         self.size = self._memory = 0
         self._forget_file()
+        if self._unkept:
+            self._give_back()
 
     def _leave_file(self) -> None:
         """Have the file closed when its last range is sent."""

@@ -17,7 +17,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from gateway.certificates import reason_of, variables
-from gateway.channel import ClientDisconnected, TakesTooLittle
+from gateway.channel import ClientDisconnected, TakesTooLittle, disconnected
 from gateway.output import FileRange, FileTooShort, Output
 from gateway.proxied import ProxiedConnection
 from protocols.detect import FIRST_BYTES, explain
@@ -285,7 +285,7 @@ class TlsConnection(ProxiedConnection):
                     self._write_bit_by_bit(memoryview(data))
             except OSError as error:
                 self._drop()
-                raise ClientDisconnected(str(error)) from None
+                raise disconnected(error) from None
         return self._queued(wait=wait)
 
     def _send_at_once(self, records: bytes) -> bool:

@@ -8,8 +8,9 @@ from itertools import cycle
 import pytest
 from test_body import full_disk
 
-from gateway.channel import Channel, ClientDisconnected
-from gateway.output import FileRange, Output
+import gateway.output as output_module
+from gateway.channel import AnswerLost, Channel, ClientDisconnected
+from gateway.output import Allowance, FileRange, NotKept, Output
 from gateway.settings import Settings
 
 
@@ -123,14 +124,41 @@ def test_clear_lets_go_of_everything(tmp_path):
     assert len(os.listdir("/proc/self/fd")) == before
 
 
-def test_full_disk_is_an_error_and_what_was_queued_before_is_sent(pair, tmp_path):
+@pytest.fixture
+def allowance(monkeypatch):
+    """What may be kept in memory in place of the disk."""
+    allowance = Allowance(50_000)
+    monkeypatch.setattr(output_module, "_unkept", allowance)
+    return allowance
+
+
+def test_what_a_full_disk_does_not_take_is_kept_in_memory(pair, tmp_path, allowance):
+    data = numbered(140_000)
+    for _ in range(2):  # what was sent may be kept again
+        output = Output(1000, str(tmp_path))
+        with full_disk(100_000):
+            for start, end in ((0, 1000), (1000, 91_000), (91_000, 116_000), (116_000, 140_000)):
+                output.append(data[start:end])
+            assert "too large" in output.trouble
+        assert not allowance.take(2000)
+        assert drain(output, pair) == data
+    output = Output(1000, str(tmp_path))
+    with full_disk(0):
+        output.append(data[:50_000])
+    output.clear()
+    assert allowance.take(50_000)
+
+
+def test_a_full_disk_and_full_memory_are_an_error(pair, tmp_path, allowance):
+    """What was queued before is sent."""
     output = Output(1000, str(tmp_path))
     output.append(numbered(1000))
     with full_disk(100_000):
         output.append(numbered(90_000))
-        with pytest.raises(OSError, match="too large"):
-            output.append(numbered(20_000))
+        with pytest.raises(NotKept, match="the answer cannot be kept"):
+            output.append(numbered(50_001))
     assert drain(output, pair) == numbered(1000) + numbered(90_000)
+    assert allowance.take(50_000)
 
 
 def test_an_endless_answer_takes_a_bounded_file(pair, tmp_path):
@@ -170,9 +198,14 @@ class Line(Channel):
     def __init__(self, sock, **settings):
         super().__init__(sock, Settings(**settings))
         self.asked = 0
+        self.trouble = []
 
     def send_later(self):
         self.asked += 1
+
+    def cannot_spool(self):
+        self.trouble.append(self.output.trouble)
+        self.output.trouble = ""
 
 
 def test_what_the_socket_takes_is_sent_at_once(pair):
@@ -245,11 +278,34 @@ def test_a_peer_that_has_gone_is_told_once_and_files_are_let_go(pair, tmp_path):
     assert released == [1, 1]
 
 
-def test_a_full_disk_ends_the_answer(pair, tmp_path):
+def test_a_full_disk_is_said_and_the_answer_goes_on(pair, tmp_path):
     line = Line(pair[0], body_buffer_size=0, body_spool_dir=str(tmp_path))
-    with full_disk(1000), pytest.raises(ClientDisconnected, match="too large"):
+    with full_disk(1000):
+        line.write(numbered(1_000_000))
+        line.write(numbered(1000))
+    assert line.trouble == ["[Errno 27] File too large"]
+    assert drain(line.output, pair) == numbered(1_000_000) + numbered(1000)
+
+
+@pytest.mark.usefixtures("allowance")
+def test_a_full_disk_and_full_memory_end_the_answer(pair, tmp_path):
+    line = Line(pair[0], body_buffer_size=0, body_spool_dir=str(tmp_path))
+    with full_disk(1000), pytest.raises(AnswerLost, match="too large"):
         line.write(numbered(1_000_000))
     assert line.gone
+
+
+def test_a_full_disk_and_full_memory_let_go_of_a_file(pair, tmp_path, allowance):
+    line = Line(pair[0], body_buffer_size=0, body_spool_dir=str(tmp_path))
+    released = []
+    piece = FileRange(0, 0, 100, lambda: released.append(1))
+    with full_disk(1000):
+        line.write(numbered(45_000))
+        with pytest.raises(AnswerLost, match="too large"):
+            line.write_file(numbered(50_000), piece)
+    line.release()
+    assert released == [1]
+    assert allowance.take(50_000)
 
 
 @pytest.mark.parametrize("in_memory", [0, 1 << 20])
