@@ -38,7 +38,7 @@ from gateway.settings import Settings
 from gateway.sources import Resolved
 from gateway.startup import change_folder
 from gateway.wsgi import Exchange
-from protocols.cgi import CgiCodec, body_length, refusal_head, variables
+from protocols.cgi import CgiCodec, body_length, drop_foreign, refusal_head
 from protocols.model import UNKNOWN, Limits, Request
 
 #: What ``--protocol`` and the logs call it.
@@ -161,8 +161,8 @@ def _read_request(environ: dict[str, str], source: int, settings: Settings) -> R
     # might wait for ever.  A chunked body was decoded; its end is the end of the pipe.
     if length == UNKNOWN and "HTTP_TRANSFER_ENCODING" not in environ:
         length = 0
-    names = list(environ)
-    found: dict[str, Any] = variables(names, [environ[name] for name in names])
+    drop_foreign(environ)
+    found: dict[str, Any] = {**environ}
     # RFC 3875 section 4.1.5: not there is the same as empty, in a protocol whose
     # SCRIPT_NAME is always that of the program.
     found.setdefault("PATH_INFO", "")

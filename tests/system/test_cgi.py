@@ -67,6 +67,9 @@ def body(environ, start_response):
 def proxy(environ, start_response):
     return say(environ, start_response, repr(["HTTP_PROXY" in d for d in (environ, os.environ)]))
 
+def fields(environ, start_response):
+    return say(environ, start_response, repr([name for name in environ if name[:5] == "HTTP_"]))
+
 def status(environ, start_response):
     start_response(environ["QUERY_STRING"].replace("+", " "), [("X-Probe", "1")])
     return [b"entity"]
@@ -255,6 +258,12 @@ def test_a_child_of_the_application_sends_no_answer(folder):
 
 def test_a_client_names_no_proxy(folder):
     assert ask(folder, "proxy", HTTP_PROXY="http://evil.example/").body == b"[False, False]"
+
+
+def test_what_concerns_the_web_servers_connection_stays_there(folder):
+    names = ("CONNECTION", "CONTENT_LENGTH", "CONTENT_TYPE", "TE", "TRANSFER_ENCODING", "UPGRADE")
+    sent = {f"HTTP_{name}": "chunked" for name in names} | {"HTTP_X_A": "1"}
+    assert ask(folder, "fields", CONTENT_LENGTH="0", **sent).body == b"['HTTP_X_A']"
 
 
 def test_the_access_log(folder):
