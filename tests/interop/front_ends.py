@@ -230,6 +230,17 @@ def program(*names):
     pytest.skip(message)
 
 
+def apache_modules(names):
+    """What loads these modules, as Debian has it; skip if one is not installed."""
+    lines = []
+    for name in names:
+        if not (APACHE_MODULES / f"{name}.load").exists():
+            program(f"libapache2-mod-{name}")
+        files = (APACHE_MODULES / f"{name}.{suffix}" for suffix in ("load", "conf"))
+        lines += [f"Include {file}" for file in files if file.exists()]
+    return "\n".join(lines)
+
+
 def web_group():
     """The group under which the web servers run and may use the gateway's sockets."""
     if os.geteuid() != 0:
@@ -332,12 +343,7 @@ class Servers:
         (folder / "site.conf").write_text(site)
         # The modules that the file itself tells the reader to enable must do.
         (enabled,) = re.findall(r"(?m)^#\s+a2enmod (.*)$", site)
-        modules = "\n".join(
-            f"Include {path}"
-            for name in (*APACHE_DEFAULT_MODULES, *enabled.split())
-            for path in (APACHE_MODULES / f"{name}.load", APACHE_MODULES / f"{name}.conf")
-            if path.suffix == ".load" or path.exists()
-        )
+        modules = apache_modules([*APACHE_DEFAULT_MODULES, *enabled.split()])
         group = web_group()
         user = f"User {group}\nGroup {group}" if group else ""
         main = APACHE.format(folder=folder, user=user, modules=modules)

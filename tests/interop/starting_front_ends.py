@@ -15,12 +15,12 @@ from pathlib import Path
 from front_ends import (
     APACHE,
     APACHE_DEFAULT_MODULES,
-    APACHE_MODULES,
     APPS,
     BOOTS,
     DEPLOY,
     MOUNTS,
     Way,
+    apache_modules,
     free_port,
     program,
     replaced,
@@ -110,18 +110,9 @@ def _apache(servers, way, folder, site, others=(), own=""):
     names = [*APACHE_DEFAULT_MODULES, *enabled.split()]
     for old in others:
         names[names.index(old)] = others[old]
-    for name in names:
-        if not (APACHE_MODULES / f"{name}.load").exists():
-            program(f"libapache2-mod-{name}")
-    modules = "\n".join(
-        f"Include {path}"
-        for name in names
-        for path in (APACHE_MODULES / f"{name}.load", APACHE_MODULES / f"{name}.conf")
-        if path.exists()
-    )
     group = web_group()
     user = f"User {group}\nGroup {group}" if group else ""
-    main = APACHE.format(folder=folder, user=user, modules=modules)
+    main = APACHE.format(folder=folder, user=user, modules=apache_modules(names))
     if "mpm_prefork" in names:
         main = main.replace("ServerLimit 1\nThreadsPerChild 64\n", "ServerLimit 64\n")
     (folder / "apache.conf").write_text(main)

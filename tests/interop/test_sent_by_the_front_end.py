@@ -68,8 +68,6 @@ def added(way, folder, monkeypatch):
         for module in (front_ends, other_front_ends, starting_front_ends):
             patch.setattr(module, "replaced", replaced)
         if server == "apache":
-            if not (front_ends.APACHE_MODULES / "xsendfile.load").exists():
-                front_ends.program("libapache2-mod-xsendfile")
             modules = [*APACHE_DEFAULT_MODULES, "xsendfile"]
             for module in (front_ends, starting_front_ends):
                 patch.setattr(module, "APACHE_DEFAULT_MODULES", modules)
