@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tempfile
 from contextlib import suppress
-from io import BytesIO
+from io import SEEK_END, BytesIO
 from typing import IO, TYPE_CHECKING, Any, BinaryIO
 
 from gateway.pace import Pace
@@ -17,16 +17,24 @@ from protocols.model import Body, Data, Request
 if TYPE_CHECKING:
     from gateway.settings import Settings
 
+#: Pieces of a body that are kept as they came.
+_MOST_PIECES = 64
+
 
 class Spool:
-    """One body while it arrives; beyond ``limit`` bytes it goes to a file in ``folder``."""
+    """One body while it arrives; beyond ``limit`` bytes it goes to a file in ``folder``.
 
-    __slots__ = ("_file", "_folder", "_limit", "size")
+    In memory it stays as the pieces that came, which are joined once; a file that
+    grows would be copied again and again.  Many small pieces do become a file.
+    """
+
+    __slots__ = ("_file", "_folder", "_limit", "_pieces", "size")
 
     def __init__(self, limit: int, folder: str | None) -> None:
         self._limit = limit
         self._folder = folder
-        self._file: BinaryIO | IO[bytes] = BytesIO()
+        self._pieces: list[bytes] = []
+        self._file: BinaryIO | IO[bytes] | None = None
         self.size = 0
 
     def write(self, data: bytes) -> None:
@@ -34,20 +42,39 @@ class Spool:
         size = self.size + len(data)
         if size > self._limit >= self.size:
             file = tempfile.TemporaryFile(dir=self._folder)  # noqa: SIM115 - handed to the application
-            file.write(self._file.getvalue())  # type: ignore[union-attr]
+            file.write(self._taken())
             self._file = file
-        self._file.write(data)
+        elif self._file is None and len(self._pieces) >= _MOST_PIECES:
+            self._file = BytesIO(self._taken())
+            self._file.seek(0, SEEK_END)
+        if self._file is None:
+            self._pieces.append(data)
+        else:
+            self._file.write(data)
         self.size = size
+
+    def _taken(self) -> bytes:
+        """What is in memory, which is then no more in here."""
+        if self._file is not None:  # in memory up to here
+            self._file.seek(0)
+            return self._file.read()
+        data = b"".join(self._pieces)
+        self._pieces.clear()
+        return data
 
     def finish(self) -> BinaryIO | IO[bytes]:
         """The whole body as a file, from its start.  Raises OSError if the disk is full."""
+        if self._file is None:
+            return BytesIO(self._taken())
         self._file.seek(0)
         return self._file
 
     def close(self) -> None:
         """Drop a body that nobody will read."""
-        with suppress(OSError):  # what is still in the file's buffer finds a full disk
-            self._file.close()
+        self._pieces.clear()
+        if self._file is not None:
+            with suppress(OSError):  # what is still in the file's buffer finds a full disk
+                self._file.close()
 
 
 class Intake:

@@ -34,6 +34,19 @@ def test_what_fits_stays_in_memory(tmp_path, pieces):
     assert file.read() == b"".join(pieces)
 
 
+@pytest.mark.parametrize("limit", [150, 299, 300, 301])
+@pytest.mark.parametrize("size", [1, 3, 7])
+def test_many_small_pieces_are_one_body(tmp_path, limit, size):
+    body = bytes(range(150)) * 2
+    spool = Spool(limit, str(tmp_path))
+    for at in range(0, len(body), size):
+        spool.write(body[at : at + size])
+    file = spool.finish()
+    assert (type(file) is BytesIO) == (limit >= 300)
+    assert spool.size == 300
+    assert file.read() == body
+
+
 @pytest.mark.parametrize(
     ("limit", "pieces"),
     [
