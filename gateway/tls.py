@@ -60,8 +60,16 @@ class Tls:
 
     def open(self, data: bytes) -> bytes:
         """Take what arrived; return all that is decrypted of it."""
-        self._incoming.write(data)
         pieces: list[bytes] = []
+        rest = memoryview(data)
+        while rest and not self.ended and self.failure is None:
+            # No more at once: what OpenSSL's memory has grown to it keeps.
+            self._incoming.write(rest[:_RECORD])
+            rest = rest[_RECORD:]
+            self._take(pieces)
+        return b"".join(pieces)
+
+    def _take(self, pieces: list[bytes]) -> None:
         try:
             if not self.established:
                 self._object.do_handshake()
@@ -78,14 +86,15 @@ class Tls:
             self.ended = True
         except ssl.SSLError as error:
             self.failure = error
-        return b"".join(pieces)
 
     def seal(self, data: bytes | memoryview) -> bytes:
         """Encrypt.  Raises ssl.SSLError, an OSError, if that is not possible any more."""
-        sealed = self._object.write(data)
-        while sealed < len(data):  # OpenSSL may stop after a record
-            sealed += self._object.write(memoryview(data)[sealed:])
-        return self._outgoing.read()
+        pieces: list[bytes] = []
+        rest = memoryview(data)
+        while rest:
+            rest = rest[self._object.write(rest[:_RECORD]) :]
+            pieces.append(self._outgoing.read())
+        return b"".join(pieces)
 
     def outgoing(self) -> bytes:
         """What TLS itself has to say: the handshake, alerts, answers to changes of keys."""

@@ -299,6 +299,19 @@ def test_slow_readers_cost_little_memory(serve, certified, what, threads):
     assert memory(worker) - before < 40 * 600_000
 
 
+def test_idle_connections_keep_nothing_of_large_requests(serve, certified):
+    server = serve(RULES, "--threads", "1", *certified, protocols=("https",))
+    (worker,) = server.workers
+    kept = [server.connect("https") for _ in range(100)]
+    for peer in kept:
+        assert peer.ask("/pid").status == 200
+    before = memory(worker)
+    body = numbered(700_000)
+    for peer in kept:
+        assert peer.ask("/echo", method="POST", body=body).body == body
+    assert memory(worker) - before < 100 * 200_000
+
+
 def test_stalled_handshakes_hold_nobody_up(serve, certified, authority):
     server = serve(
         RULES, *certified, "--threads", "1", "--client-header-timeout", "1", protocols=BOTH
