@@ -19,6 +19,7 @@ from clients import EOF, PEERS, Address, Http, Peer
 #: How a connection ended that TLS did not end: its answer may be cut.
 CUT = "cut without close_notify"
 
+IDENTIFIERS = "subjectKeyIdentifier=hash\nauthorityKeyIdentifier=keyid"
 LOCAL = "subjectAltName=DNS:localhost,IP:127.0.0.1"
 
 
@@ -35,6 +36,7 @@ class Authority:
         self._openssl(
             *"req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 30".split(),
             *("-keyout", self._key, "-out", self.certificate, "-subj", f"/CN=Test {name}"),
+            *("-addext", "keyUsage=critical,keyCertSign,cRLSign"),
         )
 
     def issue(
@@ -49,7 +51,8 @@ class Authority:
         """A certificate and its key; below 0 days it has expired."""
         certificate, key = self.folder / f"{name}.pem", self.folder / f"{name}.key"
         request, extensions = self.folder / f"{name}.csr", self.folder / f"{name}.ext"
-        extensions.write_text(extension + "\n")
+        # Without these Python 3.13 takes no certificate (RFC 5280 section 4.2.1).
+        extensions.write_text(f"{extension}\n{IDENTIFIERS}\n")
         self._openssl(
             *"req -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -utf8".split(),
             *("-keyout", key, "-out", request, "-subj", subject, *options),
