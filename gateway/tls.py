@@ -206,6 +206,9 @@ class TlsConnection(ProxiedConnection):
         except ClientDisconnected:
             self.lose()
             return
+        if self.tls.failure is not None:
+            self._break(self.tls.failure)
+            return
         if self.tls.established and not greeted:
             self.since = self.worker.now  # the request has its own time
             self.base = self.base | self.tls.variables()
@@ -226,10 +229,7 @@ class TlsConnection(ProxiedConnection):
         return plain
 
     def _go_on(self, plain: bytes) -> None:
-        """Serve what was decrypted, and see what has become of TLS."""
-        if self.tls.failure is not None:
-            self._break(self.tls.failure)
-            return
+        """Serve what was decrypted, and see whether it was the last."""
         if plain:
             super().receive(plain)
         if self.tls.ended and not self.closed:

@@ -3,7 +3,7 @@
 import socket
 import ssl
 import subprocess
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import pytest
 from clients import EOF, RESET, TIMEOUT, Http, Peer, record
@@ -190,6 +190,38 @@ def test_garbage_after_the_handshake_ends_all(served, authority):
             assert peer.ended == EOF
             served.wait_for_log(r"TLS broke off: ", since=peer.since)
             assert len(lines_about(served, peer)) == 1
+
+
+def last_flight(peer):
+    """The handshake but for what the client says last, which is returned."""
+    with pytest.raises(ssl.SSLWantReadError):
+        peer.tls.do_handshake()
+    peer.send(peer.sealed())
+    while not (last := peer.sealed()):
+        assert peer._receive()
+        with suppress(ssl.SSLWantReadError):
+            peer.tls.do_handshake()
+    return last
+
+
+def test_garbage_behind_the_handshake(served, authority):
+    """In one piece with its end."""
+    with wire(served, authority) as peer:
+        peer.send(last_flight(peer) + b"\x17\3\3\0\x20" + bytes(32))
+        peer.rest()
+        assert peer.ended == EOF
+        served.wait_for_log(r"TLS broke off: ", since=peer.since)
+
+
+def test_a_goodbye_behind_the_handshake(served, authority):
+    with wire(served, authority) as peer:
+        last = last_flight(peer)
+        with pytest.raises(ssl.SSLWantReadError):
+            peer.tls.unwrap()
+        peer.send(last + peer.sealed())
+        peer.rest()
+        assert peer.ended == EOF
+        assert not lines_about(served, peer)
 
 
 def test_garbage_behind_a_request(served, authority):
