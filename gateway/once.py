@@ -182,22 +182,26 @@ def _read_body(source: int, length: int, settings: Settings) -> tuple[BinaryIO |
     if limit and length > limit:
         raise BadRequest("413 Content Too Large", "the request body is too large")
     spool = Spool(settings.body_buffer_size, settings.body_spool_dir)
+    try:
+        _fill(spool, source, length, limit)
+        return spool.finish(), spool.size
+    except OSError as error:
+        raise BadRequest(
+            "507 Insufficient Storage", f"the request body cannot be kept: {error}"
+        ) from None
+
+
+def _fill(spool: Spool, source: int, length: int, limit: int) -> None:
     while length == UNKNOWN or spool.size < length:
         wanted = _READ_SIZE if length == UNKNOWN else min(_READ_SIZE, length - spool.size)
         data = os.read(source, wanted)
         if not data:
             break
-        try:
-            spool.write(data)
-        except OSError as error:
-            raise BadRequest(
-                "507 Insufficient Storage", f"the request body cannot be kept: {error}"
-            ) from None
+        spool.write(data)
         if limit and spool.size > limit:
             raise BadRequest("413 Content Too Large", "the request body is too large")
     if spool.size < length:
         raise BadRequest("400 Bad Request", "the client left in the middle of the request body")
-    return spool.finish(), spool.size
 
 
 # The answer

@@ -101,7 +101,7 @@ def _is_not_modified(environ: dict[str, Any], fields: Fields) -> bool:
     try:
         last_modified = parsedate_to_datetime(_value(fields, "last-modified") or "")
         return last_modified <= parsedate_to_datetime(since)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):  # of numbers beyond any date
         return False  # section 13.1.3: what is no date is ignored
 
 

@@ -140,6 +140,7 @@ def test_if_range(condition, fields, status):
         ({"IF_MODIFIED_SINCE": EARLIER}, "200"),
         ({"IF_MODIFIED_SINCE": "yesterday"}, "200"),
         ({"IF_MODIFIED_SINCE": "Mon, 99 Nov 2026 99:99:99 GMT"}, "200"),
+        ({"IF_MODIFIED_SINCE": "Mon, 01 Jan 99999999999 00:00:00 GMT"}, "200"),
         ({"IF_NONE_MATCH": '"other"', "IF_MODIFIED_SINCE": LATER}, "200"),
         ({"IF_NONE_MATCH": TAG, "RANGE": "bytes=0-1"}, "304"),
     ],

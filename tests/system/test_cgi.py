@@ -226,6 +226,21 @@ def test_a_body_that_is_refused(folder, status, options, variables):
     assert "[WARNING] the web server: " in answer.errors
 
 
+@pytest.mark.parametrize("size", [1100, 20_000, 200_000])
+def test_a_body_that_the_disk_does_not_take(folder, size):
+    """However late it shows: a small rest is written only when the body is whole."""
+    app = """
+import resource
+hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+"""
+    (folder / "app.py").write_text(app + APP)
+    variables = {"REQUEST_METHOD": "POST", "CONTENT_LENGTH": str(size)}
+    answer = ask(folder, "body", "--body-buffer-size=10", body=b"x" * size, **variables)
+    assert (answer.code, answer.status) == (0, "507 Insufficient Storage")
+    assert "the request body cannot be kept: " in answer.errors
+
+
 @pytest.mark.parametrize("page", ["early", "leave", "nonsense", "status"])
 def test_an_application_that_fails_before_the_head(folder, page):
     answer = ask(folder, page, QUERY_STRING="nonsense")
