@@ -16,7 +16,7 @@ from contextlib import suppress
 from gateway.channel import ClientDisconnected
 from gateway.linux import unsent
 from gateway.poller import READ, WRITE
-from gateway.receiving import MOST_PENDING, Receiver
+from gateway.receiving import Receiver
 from gateway.scoreboard import Seat
 from gateway.wsgi import Exchange
 from protocols.model import Request
@@ -259,7 +259,7 @@ class Connection(Receiver):
             return -1
         interest = WRITE if self.output.size else 0
         if self.linger_until or not (self.eof or self.closing):
-            interest |= READ if len(self.pending) <= MOST_PENDING else 0
+            interest |= READ if self.has_room() else 0
         if self.interest == -1 and self.codec.closing and not interest & WRITE:
             return -1  # all is read, and it was never waited for
         return interest

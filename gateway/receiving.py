@@ -42,6 +42,7 @@ class Receiver(Channel):
         "ending",
         "eof",
         "first",
+        "held",
         "intake",
         "interest",
         "label",
@@ -83,6 +84,8 @@ class Receiver(Channel):
         self.intake: dict[int, Intake] = {}
         self.running: dict[int, Request] = {}
         self.active = 0
+        #: Bytes of bodies that were gathered since something waited for its turn.
+        self.held = 0
         self.interest = -1
         self.read_size = _READ_SIZE
         self.first: bytes | None = b""
@@ -131,6 +134,7 @@ class Receiver(Channel):
             or self.output.size
             or self.gone
             or len(self.pending) > MOST_PENDING
+            or self.held
             or self.worker.retiring
         ):
             self.settle()
@@ -195,7 +199,20 @@ class Receiver(Channel):
             del self.intake[event.stream]
             if not self.intake:
                 self.read_size = _READ_SIZE
+            if self.slots == 1 and (self.pending or self.active or self.output.size):
+                self.held += intake.size
             self._ready(intake.request, body, intake.size)
+
+    def has_room(self) -> bool:
+        """Whether to read on while requests wait; under the lock.
+
+        What waits is bounded by its bytes too: who takes no answer could have many
+        bodies kept, each of them as large as any.
+        """
+        pending = len(self.pending)
+        if not pending:
+            self.held = 0
+        return pending <= MOST_PENDING and self.held <= self.settings.body_buffer_size
 
     def _cannot_keep(self, intake: Intake, error: OSError) -> None:
         """The disk for request bodies is full: this request ends, nothing else does."""

@@ -3,8 +3,10 @@
 import hashlib
 import json
 import os
+import select
 import signal
 import struct
+from threading import Thread
 from time import monotonic
 
 import pytest
@@ -367,6 +369,26 @@ def test_many_pipelined_requests_are_all_answered(rules):
     peer.send(Http.encode("/iterable?list") * 300)
     for _ in range(300):
         assert peer.answer().body == b"abcd"
+    follow(rules, peer)
+
+
+def test_bodies_that_wait_behind_an_answer_are_bounded(rules):
+    """Who takes no answer cannot have many bodies kept; all of them are served once it does."""
+    bodies = [bytes([number]) * 200_000 for number in range(60)]
+    asked = Http.encode("/echo", method="POST", body=bytes(8_000_000))
+    asked += b"".join(Http.encode("/echo", method="POST", body=body) for body in bodies)
+    peer = rules.connect("http", "unix")
+    rest = memoryview(asked)
+    while rest and select.select([], [peer.sock], [], 1)[1]:
+        rest = rest[peer.sock.send(rest[:4096]) :]
+    taken = len(asked) - len(rest) - 8_000_000
+    assert 0 < taken < 3_000_000
+    sender = Thread(target=peer.send, args=(rest,))
+    sender.start()
+    answers = [peer.answer().body for _ in range(61)]
+    sender.join()
+    assert len(answers[0]) == 8_000_000
+    assert answers[1:] == bodies
     follow(rules, peer)
 
 
