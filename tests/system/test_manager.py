@@ -10,6 +10,7 @@ from pathlib import Path
 from time import monotonic
 
 import pytest
+from conftest import PROTOCOLS
 from processes import (
     TIMEOUT,
     WAITING_APP,
@@ -72,7 +73,7 @@ def serve_on_demand(serve, *options: str):
         kinds=["unix"],
         wait=False,
     )
-    server.wait_for_log("listening: ", 3)
+    server.wait_for_log("listening: ", len(PROTOCOLS))
     server.wait_until_ready(0)
     return server
 

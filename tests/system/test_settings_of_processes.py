@@ -167,7 +167,7 @@ def test_logs_belong_to_the_user_also_when_they_are_opened_again(folder):
                 server.send_signal(signal.SIGUSR1)
                 wait_for(lambda: all(file.exists() for file in files), "new files")
                 # A worker has its own descriptor of it.
-                worker = asked(folder)["pid"]
+                worker = asked(folder, "/?worker")["pid"]  # not counted: its line may come late
                 wait_for(
                     lambda worker=worker: str(files[0]) in map(os.readlink, _links(worker)),
                     "the worker to follow",

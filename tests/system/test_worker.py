@@ -191,11 +191,12 @@ def test_a_crash_leaves_all_stacks_in_the_log(serve, protocol, threads):
     server.connect(protocol).start("/wait")
     wait_for((server.folder / "waiting").exists, "the request")
     os.kill(worker, signal.SIGABRT)
-    wait_for(lambda: "died by signal SIGABRT" in path.read_text(), "the end")
+    lost = r"\[\d+-\d+\] GET /wait from .*: lost after"
+    wait_for(lambda: re.search(lost, path.read_text()), "the end, and the request")
     text = path.read_text()
+    assert "died by signal SIGABRT" in text
     assert "Fatal Python error: Aborted" in text
     assert re.search(r'File ".*app.py", line \d+ in wait_for', text)
-    assert re.search(r"\[\d+-\d+\] GET /wait from .*: lost after", text)
     (server.folder / "go").touch()
 
 
