@@ -28,6 +28,7 @@ class Child:
         "_buffer",
         "board",
         "deadline",
+        "excused",
         "failure",
         "generation",
         "number",
@@ -55,6 +56,8 @@ class Child:
         self.retiring = False
         #: When it must be gone (monotonic); 0.0: it need not go.
         self.deadline = 0.0
+        #: When the manager last noticed that all had stood still (monotonic).
+        self.excused = 0.0
         #: Why it is to be replaced; empty: it is not.
         self.worn = ""
         #: It gave no sign of life for worker_timeout.
@@ -78,6 +81,13 @@ class Child:
         self.pipe.close()
         if self.board is not None:
             self.board.close()
+
+    def excuse(self, lost: float, now: float) -> None:
+        """Nobody could do anything for the last ``lost`` seconds."""
+        self.excused = now
+        self.started += lost
+        if self.deadline:
+            self.deadline += lost
 
     def hear(self) -> bool:
         """Read what it reports; False once it has closed its end."""

@@ -24,7 +24,12 @@ from gateway.addresses import Address, AddressError, parse_address
 from gateway.control import ControlError, ask
 from gateway.loader import LoadError, load_application
 from gateway.once import CGI
-from gateway.process import apply_environment, check_privileges, owner_of_workers
+from gateway.process import (
+    apply_environment,
+    check_privileges,
+    open_standard_descriptors,
+    owner_of_workers,
+)
 from gateway.settings import SettingError, Settings, kind_of
 from gateway.sockets import BindError, inherited_addresses
 from gateway.sources import CMD_ARGS, PREFIX, Resolved, resolve
@@ -46,6 +51,7 @@ _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 def main(arguments: list[str] | None = None) -> NoReturn:
     """Run ``gateway [serve] APP [options]`` or another command, and exit."""
+    open_standard_descriptors()
     words = sys.argv[1:] if arguments is None else arguments
     commands = {"serve": serve, "reload": reload}
     command, name = serve, "gateway"

@@ -20,6 +20,7 @@ from gateway.reloading import Reloading
 from gateway.scaling import Scaling
 from gateway.sockets import Listener
 from gateway.spawning import Spawner
+from gateway.stillness import Stillness
 
 EXIT_LOAD = 3
 
@@ -28,6 +29,8 @@ _SOON = 1.0
 #: First and longest pause before a failed start is tried again, seconds.
 _FIRST_PAUSE = 0.5
 _LONGEST_PAUSE = 30.0
+#: How often ``review`` is meant to be called at least, seconds.
+_LOOK = 1.0
 #: What a worker may take beyond graceful_timeout to be gone, seconds.
 MERCY = 2.0
 
@@ -66,6 +69,7 @@ class Fleet:
         self._news = news
         self._hook = hook
         self._health = Health(log)
+        self._stillness = Stillness()
         self._was_ready = False
         self._failures = 0
         #: Whether the listeners are in the selector, and one has a connection waiting.
@@ -332,6 +336,12 @@ class Fleet:
     def review(self) -> None:
         """Apply the deadlines, and look for workers that are to be replaced."""
         now = monotonic()
+        lost = self._stillness.lost(now)
+        self._stillness.expect(_LOOK)
+        if lost:
+            self._log.warning("the process stood still for %.1f s", lost)
+            for child in self.children:
+                child.excuse(lost, now)
         for child in list(self.children):
             patience = child.generation.settings.startup_timeout
             if child.deadline:

@@ -63,7 +63,8 @@ class Health:
         """Whether it has given no sign of life for ``worker_timeout``."""
         limit = child.generation.settings.worker_timeout
         assert child.board is not None
-        return bool(limit) and now - max(child.board.beat, child.ready_at) > limit
+        alive = max(child.board.beat, child.ready_at, child.excused)
+        return bool(limit) and now - alive > limit
 
     def abort(self, child: Child) -> None:
         """Have it write the stacks of its threads and die; SIGKILL follows if it does not."""

@@ -12,6 +12,7 @@ from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
 from gateway.interrupts import Abandoned
+from gateway.loader import LoadError
 from gateway.scoreboard import IDLE, Board, Seat
 
 if TYPE_CHECKING:
@@ -55,8 +56,13 @@ class Pool:
         self.queue: SimpleQueue[Connection] = SimpleQueue()
 
     def start(self) -> None:
-        for _ in range(self._worker.settings.threads):
-            self.add()
+        """Start all threads.  Raises LoadError if the system does not have them."""
+        wanted = self._worker.settings.threads
+        for number in range(wanted):
+            if not self.add():
+                raise LoadError(
+                    f"the system has no more threads: only {number} of {wanted} could be started"
+                )
 
     def add(self) -> bool:
         """Start one thread; False if there can be no more."""

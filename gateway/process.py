@@ -181,6 +181,26 @@ def _name_of(uid: int) -> str:
         return str(uid)
 
 
+# Standard descriptors
+
+
+def open_standard_descriptors() -> None:
+    """Put the null device where 0, 1 or 2 is closed.
+
+    A socket must not get one of these numbers: whatever is printed, by a
+    library or by a program that the application starts, would reach its client.
+    """
+    number = os.open(os.devnull, os.O_RDWR)
+    while number <= 2:
+        os.set_inheritable(number, True)
+        number = os.open(os.devnull, os.O_RDWR)
+    os.close(number)
+    # Python has None for what was closed when it started.
+    sys.stdin = sys.stdin or os.fdopen(0)
+    sys.stdout = sys.stdout or os.fdopen(1, "w")
+    sys.stderr = sys.stderr or os.fdopen(2, "w", buffering=1)
+
+
 # Title and environment
 
 

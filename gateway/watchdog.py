@@ -24,6 +24,8 @@ from gateway.answer import EXPIRED
 from gateway.errorlog import log_stack
 from gateway.interrupts import interrupt
 from gateway.leaving import force_out
+from gateway.loader import LoadError
+from gateway.stillness import Stillness
 
 if TYPE_CHECKING:
     from gateway.scoreboard import Seat
@@ -72,11 +74,16 @@ class Watchdog:
         self._requests = -1
         self._parent = os.getppid()
         self._stop_seen = 0.0
+        self._stillness = Stillness()
 
     def start(self) -> None:
-        """Look for the first time, and go on in a thread of its own."""
+        """Look for the first time, and go on in a thread of its own.  Raises LoadError."""
         self.look()
-        threading.Thread(target=self._run, name="gateway-watchdog", daemon=True).start()
+        thread = threading.Thread(target=self._run, name="gateway-watchdog", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as error:
+            raise LoadError(f"the system has no more threads: {error}") from None
 
     def _run(self) -> None:
         while True:
@@ -90,6 +97,7 @@ class Watchdog:
     def look(self) -> float:
         """Look at everything once; return in how many seconds to look again."""
         now = monotonic()
+        self._excuse(now)
         pause = self._rest
         busy = False
         for seat in list(self._worker.seats.taken):
@@ -101,7 +109,23 @@ class Watchdog:
                 pause = min(pause, self._look_at(seat, exchange, now))
         self._report(now, busy=busy)
         self._see_off(now)
-        return max(pause, _LEAST)
+        pause = max(pause, _LEAST)
+        self._stillness.expect(pause)
+        return pause
+
+    def _excuse(self, now: float) -> None:
+        """Time in which the whole process stood still is no request's."""
+        lost = self._stillness.lost(now)
+        if not lost:
+            return
+        self._worker.log.warning("the process stood still for %.1f s", lost)
+        for seat in list(self._worker.seats.taken):
+            exchange = seat.exchange
+            if exchange is not None:
+                exchange.clock += lost
+        for case in self._cases.values():
+            if case.interrupted:
+                case.interrupted += lost
 
     # Requests
 

@@ -42,6 +42,7 @@ from gateway.pool import Pool, Seats
 from gateway.scoreboard import IDLE, Board, Seat
 from gateway.settings import Settings
 from gateway.sockets import Listener
+from gateway.stillness import STOOD_STILL
 from gateway.watchdog import Watchdog
 from protocols.http1 import Http1Codec
 from protocols.model import Codec
@@ -308,7 +309,10 @@ class Worker:
                 events = poll(0 if self._handed_back else _TICK)
             except (OSError, ValueError):
                 raise _DescriptorsClosedError from None
-            self.now = now = monotonic()
+            before, self.now = self.now, monotonic()
+            now = self.now
+            if now - before > STOOD_STILL:
+                next_sweep = now + _TICK  # what came meanwhile is read first
             wall = int(time())
             if wall != self._second:
                 self._second = wall
