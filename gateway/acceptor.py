@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from gateway.connection import Connection
 from gateway.handover import Handover
+from gateway.linux import seconds_since_data
 from gateway.proxied import ProxiedConnection
 from gateway.service import Service, may_be_many
 from gateway.shortage import Shortage
@@ -22,6 +23,10 @@ _REST = 1.0
 
 #: Connections accepted in one turn: all that wait if there is no other worker.
 _MOST_ALONE = 64
+
+
+#: Who was accepted later than this after its request arrived had to wait; seconds.
+_BEHIND = 0.05
 
 
 class Acceptor:
@@ -39,6 +44,8 @@ class Acceptor:
         self.accepting = False
         self._not_before = 0.0
         self._shortage = Shortage(worker.log)
+        #: Connections may wait since accepting was stopped.
+        self._behind = False
         self._at_once = 1
         self._most = 1 if may_be_many(worker.settings) else _MOST_ALONE
 
@@ -116,6 +123,7 @@ class Acceptor:
         listener = self.listeners[number]
         for _ in range(self._at_once):
             if not worker.retiring and not self._has_room():
+                self._behind = True
                 self.set_accepting(False)
                 return
             try:
@@ -140,7 +148,13 @@ class Acceptor:
             sock.close()
             return
         connection = self._connection(service, sock, address)
-        self._worker.guarded(connection, connection.open)
+        worker = self._worker
+        if (self._behind or worker.late) and not service.is_unix:
+            waited = seconds_since_data(sock)
+            self._behind = waited > _BEHIND
+            worker.since = worker.now - waited
+        worker.guarded(connection, connection.open)
+        worker.since = worker.now
 
     def _take_over(self) -> bool:
         """Go on with a connection of a worker that retires; False if there is none."""

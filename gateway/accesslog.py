@@ -53,8 +53,15 @@ def _time(_exchange: Exchange, end: float, _took: float) -> str:
 
 
 def _status(exchange: Exchange, _end: float, _took: float) -> int | None:
-    status = exchange.status or "500"
+    status = exchange.status
+    if status is None:
+        return None if exchange.request.aborted else 500
     return None if status == _NO_STATUS else int(status[:3])
+
+
+def _queue(exchange: Exchange, _end: float, _took: float) -> int | None:
+    waited = exchange.waited
+    return None if waited is None else int(waited * 1e6)
 
 
 def _user(exchange: Exchange, _end: float, _took: float) -> str | None:
@@ -80,6 +87,7 @@ _ATOMS: dict[str, tuple[str, Getter]] = {
     "T": ("", lambda _exchange, _end, took: int(took)),
     "M": ("", lambda _exchange, _end, took: int(took * 1e3)),
     "D": ("duration_us", lambda _exchange, _end, took: int(took * 1e6)),
+    "Q": ("queue_us", _queue),
     "L": ("", lambda _exchange, _end, took: f"{took:.6f}"),
     "p": ("pid", lambda exchange, _end, _took: int(exchange.identity().partition("-")[0])),
     "P": ("protocol", lambda exchange, _end, _took: exchange.connection.service.protocol),
@@ -179,6 +187,7 @@ def _stand_in(lost: LostRequest, pid: int) -> Any:
         connection=SimpleNamespace(service=SimpleNamespace(protocol=lost.protocol)),
         status=_NO_STATUS,
         sent=None,
+        waited=None,
         headers=[],
         identity=lambda: f"{pid}-{lost.serial}",
     )

@@ -11,7 +11,7 @@ from gateway.channel import AnswerLost, ClientDisconnected, TakesTooLittle
 from gateway.environ import text_of
 from gateway.filewrapper import FileWrapper
 from gateway.scoreboard import LostRequest
-from protocols.model import UNKNOWN, Headers, Request
+from protocols.model import UNAVAILABLE, UNKNOWN, Headers, Request
 
 if TYPE_CHECKING:
     from gateway.connection import Connection
@@ -23,6 +23,20 @@ IN_TIME, EXPIRED, ABANDONED = 0, 1, 2
 
 #: Bytes of a body that is not joined with its head.
 _LARGE = 32768
+
+
+#: Whether somebody still wants the answer is asked of a request that waited longer
+#: for its turn; seconds.
+LATE = 1.0
+
+_WORTH_A_WORD = 0.05
+
+#: What a client that is refused is told to wait, seconds.
+_RETRY_AFTER = "5"
+
+
+class Overloaded(Exception):
+    """The request waited too long for its turn."""
 
 
 class ApplicationError(Exception):
@@ -48,12 +62,16 @@ class Answer:
         "serial",
         "started",
         "status",
+        "waited",
         "worker",
     )
 
     #: Since when the application has had the request (monotonic); moved on by
     #: the time in which it waited for a slow client.
     clock: float
+
+    #: How long it waited for a thread, seconds.
+    waited: float
 
     def __init__(self, connection: Connection, request: Request) -> None:
         self.connection: Connection = connection
@@ -196,13 +214,38 @@ class Answer:
         self.status = status
         self.headers = [("Content-Type", "text/plain; charset=utf-8")]
         self._say_goodbye()
+        self._say(self.codec.reply(self.request, status, self.headers, body), len(body))
+
+    def _say(self, reply: bytes, size: int) -> None:
+        """Send a whole answer of the server's own, with ``size`` bytes of body."""
+        self.started = True
+        self.sent = size
         try:
-            reply = self.codec.reply(self.request, status, self.headers, body)
-            self.started = True
-            self.sent = len(body)
             self.connection.write(reply)
         except ClientDisconnected as error:
             self._disconnected(error)
+
+    # Too many requests
+
+    def _check_wanted(self) -> None:
+        """Before a request runs that had to wait.  Raises Overloaded and ClientDisconnected."""
+        limit = self.connection.settings.queue_timeout
+        if limit and self.waited > limit:
+            raise Overloaded
+        if self.connection.has_left():
+            raise ClientDisconnected("left while its request waited for a thread")
+
+    def _refuse(self) -> None:
+        """The request waited too long."""
+        body = b"Service Unavailable: too many requests wait.\n"
+        self.worker.refusals.warn("%s: refused with a 503%s", self.title(), self.delay())
+        self.status = UNAVAILABLE
+        self.headers = [
+            ("Content-Type", "text/plain; charset=utf-8"),
+            ("Retry-After", _RETRY_AFTER),
+        ]
+        self._say_goodbye()
+        self._say(self.codec.overloaded(self.request, self.headers, body), len(body))
 
     def _disconnected(self, error: ClientDisconnected) -> None:
         self.request.aborted = True
@@ -230,6 +273,10 @@ class Answer:
         get = self.request.environ.get
         method, uri = text_of(get("REQUEST_METHOD", "-")), text_of(get("REQUEST_URI", "-"))
         return f"[{self.identity()}] {method} {uri} from {self.connection.peer}"
+
+    def delay(self) -> str:
+        """How long it waited for a thread, as the log gives it; "" if that is not worth a word."""
+        return f" after {self.waited:.1f} s in the queue" if self.waited >= _WORTH_A_WORD else ""
 
     def as_lost(self, now: float) -> LostRequest:
         """What the log has of a request that gets no answer."""

@@ -12,8 +12,9 @@ from threading import Lock
 from time import monotonic
 from typing import TYPE_CHECKING
 
+from gateway.linux import unsent
 from gateway.output import FileRange, NotKept, Output
-from gateway.pace import Pace, untaken
+from gateway.pace import Pace
 
 if TYPE_CHECKING:
     from gateway.settings import Settings
@@ -38,6 +39,9 @@ def disconnected(error: OSError) -> ClientDisconnected:
     """What the end of a connection by ``error`` means for its answer."""
     return (AnswerLost if isinstance(error, NotKept) else ClientDisconnected)(str(error))
 
+
+#: What the poller reports of a peer that has left, beside POLLHUP and POLLERR.
+_LEFT = getattr(select, "POLLRDHUP", 0)
 
 #: How often a thread that waits for a reader looks at it, seconds.
 _LOOK = 1.0
@@ -139,6 +143,21 @@ class Channel:
                 raise ClientDisconnected(str(error)) from None
         self._queued()
 
+    def has_left(self) -> bool:
+        """Whether the peer has closed the connection, by one look at it; from any thread.
+
+        One that has only closed its sending half is taken for one that has left:
+        over TCP the two look the same.
+        """
+        if self.gone:
+            return True
+        poll = select.poll()
+        try:
+            poll.register(self.sock.fileno(), _LEFT)
+        except ValueError:  # closed
+            return True
+        return bool(poll.poll(0))
+
     def flush(self) -> bool:
         """Send what is queued; True if nothing is left.  Raises ClientDisconnected."""
         with self.lock:
@@ -186,7 +205,9 @@ class Channel:
 
     def lags(self, now: float) -> bool:
         """Whether the peer takes too little of what waits for it."""
-        taken = self.flushed - untaken(self.sock)
+        # A send buffer may hold what a slow peer needs minutes for, and the socket
+        # becomes writable only when much of that is gone.
+        taken = self.flushed - unsent(self.sock)
         pace = self.pace
         if pace is None:  # what waits is new
             pace = self.pace = Pace(taken, now)

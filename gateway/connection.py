@@ -12,6 +12,7 @@ from __future__ import annotations
 import socket
 import struct
 from contextlib import suppress
+from time import monotonic
 
 from gateway.channel import ClientDisconnected
 from gateway.linux import unsent
@@ -107,11 +108,12 @@ class Connection(Receiver):
 
     def pump(self) -> None:
         """Serve what is pending, or hand it to the pool (loop thread)."""
-        queue = self.worker.queue
+        worker = self.worker
+        queue = worker.queue
         in_order = self.slots == 1
         if queue is None:
             while self.pending and not self.gone and not (in_order and self.output.size):
-                self._serve(self.pending.popleft(), self.worker.seat)
+                self._serve(self.pending.popleft(), worker.seat, worker.since)
             return
         with self.lock:
             if in_order:
@@ -121,10 +123,10 @@ class Connection(Receiver):
                 wanted = min(len(self.pending) - handed_over, self.slots - self.active)
             for _ in range(wanted):
                 self.active += 1
-                queue.put(self)
+                queue.put((self, worker.since))
 
-    def work(self, seat: Seat) -> None:
-        """Serve one pending request in a pool thread.
+    def work(self, seat: Seat, since: float) -> None:
+        """Serve one pending request, which has waited ``since`` then, in a pool thread.
 
         Raises Abandoned: then all that follows has been done by another thread.
         """
@@ -134,7 +136,7 @@ class Connection(Receiver):
             # what arrives between here and a later look.
             loop_is_needed = item is None and self._step_back()
         if item is not None:
-            self._serve(item, seat)
+            self._serve(item, seat, since)
             self._worked(item)
         elif loop_is_needed:
             self.send_later()
@@ -160,7 +162,7 @@ class Connection(Receiver):
                 again = False
             loop_is_needed = not again and self._step_back()
         if again:
-            self.worker.queue.put(self)  # type: ignore[union-attr]
+            self.worker.queue.put((self, monotonic()))  # type: ignore[union-attr]
         elif loop_is_needed:
             self.send_later()
 
@@ -189,7 +191,7 @@ class Connection(Receiver):
                 return item
         return None
 
-    def _serve(self, item: Request | bytes, seat: Seat) -> None:
+    def _serve(self, item: Request | bytes, seat: Seat, since: float) -> None:
         if self.ending and self.slots == 1:
             return
         if type(item) is bytes:
@@ -197,10 +199,18 @@ class Connection(Receiver):
                 self.say(item)
             return
         assert type(item) is Request
-        Exchange(self, item).run(seat)
+        Exchange(self, item).run(seat, since)
         if not item.keep_alive:
             self.ending = True
             self.closing = True
+
+    def client_disconnected(self, stream: int = 0) -> bool:
+        """Whether nobody waits for the answer to request ``stream``; from any thread.
+
+        What the application finds as ``gateway.client_disconnected``.
+        """
+        request = self.running.get(stream)
+        return (request is not None and request.aborted) or self.has_left()
 
     def cut(self, request: Request) -> None:
         """End a started answer so that the peer can tell that it is not whole."""

@@ -10,11 +10,15 @@ import traceback
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from logging.handlers import WatchedFileHandler
+from time import monotonic
 from types import FrameType
 from typing import Any
 
 _FORMAT = "%(asctime)s [%(process)d] [%(levelname)s] %(message)s"
 _DATE_FORMAT = "[%Y-%m-%d %H:%M:%S %z]"
+
+#: Seconds between two lines of a kind that a peer can cause at will.
+_PAUSE = 1.0
 
 #: Where the server calls the application.
 _OURS = os.path.dirname(__file__) + os.sep
@@ -77,6 +81,25 @@ class _LogFile(WatchedFileHandler):
             super().reopenIfNeeded()
             if self.stream is None:
                 self.stream = self._open()
+
+
+class Sparing:
+    """Lines of one kind: one a second at most, and how many were left out in the next."""
+
+    def __init__(self, log: logging.Logger) -> None:
+        self._log = log
+        self._next = 0.0
+        self._unsaid = 0
+
+    def warn(self, text: str, *values: object) -> None:
+        now = monotonic()
+        if now < self._next:
+            self._unsaid += 1
+            return
+        more = f" (and {self._unsaid} others since the last such line)" if self._unsaid else ""
+        self._log.warning(text + "%s", *values, more)
+        self._next = now + _PAUSE
+        self._unsaid = 0
 
 
 def open_error_log(

@@ -7,9 +7,9 @@ import pwd
 import socket
 import struct
 from collections.abc import Callable, Iterable
-from time import monotonic
 from typing import TYPE_CHECKING, Any
 
+from gateway.errorlog import Sparing
 from gateway.trust import USER, Peers, check_entry
 
 if TYPE_CHECKING:
@@ -24,9 +24,6 @@ _THIS_MACHINE = ("127.0.0.0/8", "::1")
 
 #: FastCGI 1.0 section 3.2: addresses of web servers that may connect.
 FASTCGI_ADDRESSES = "FCGI_WEB_SERVER_ADDRS"
-
-#: Seconds between two lines about refused peers.
-_PAUSE = 1.0
 
 
 def user_number(name: str) -> int:
@@ -57,12 +54,10 @@ class Guard:
     """The rules of one bind; None of them means that nobody is kept out."""
 
     def __init__(self, log: logging.Logger, *, is_unix: bool) -> None:
-        self._log = log
+        self._lines = Sparing(log)
         self._is_unix = is_unix
         #: A rule says by address or user whether to let in, and which setting it is.
         self._rules: list[tuple[Callable[[Any], bool], str]] = []
-        self._next_line = 0.0
-        self._unsaid = 0
 
     @property
     def needed(self) -> bool:
@@ -82,15 +77,8 @@ class Guard:
         return True
 
     def _say(self, who: Any, setting: str) -> None:
-        now = monotonic()
-        if now < self._next_line:
-            self._unsaid += 1
-            return
-        more = f" (and {self._unsaid} others since the last such line)" if self._unsaid else ""
         peer = f"user {who} on a unix socket" if self._is_unix else who
-        self._log.warning("refused a connection of %s: %s%s", peer, setting, more)
-        self._next_line = now + _PAUSE
-        self._unsaid = 0
+        self._lines.warn("refused a connection of %s: %s", peer, setting)
 
 
 def guard_for(

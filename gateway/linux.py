@@ -14,6 +14,10 @@ import termios
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 
+#: linux/tcp.h: tcpi_last_data_recv in struct tcp_info, milliseconds.
+_LAST_DATA = struct.Struct("=I")
+_LAST_DATA_OFFSET = 52
+
 
 def become_subreaper() -> bool:
     """Have orphans among our descendants become our children; True if they will.
@@ -29,7 +33,7 @@ def die_with_parent(on: bool) -> None:
 
 
 def unsent(sock: socket.SocketType) -> int:
-    """Bytes that the kernel has taken for a TCP socket and the peer has not (tcp(7), SIOCOUTQ)."""
+    """Bytes that the kernel has taken for a socket and the peer has not (tcp(7), SIOCOUTQ)."""
     if not sys.platform.startswith("linux"):
         return 0
     try:
@@ -45,3 +49,17 @@ def _prctl(option: int, value: int) -> bool:
         return False
     libc = ctypes.CDLL(None, use_errno=True)
     return bool(libc.prctl(option, ctypes.c_ulong(value), 0, 0, 0) == 0)
+
+
+def seconds_since_data(sock: socket.SocketType) -> float:
+    """How long ago the last bytes of the peer arrived at a TCP socket; 0 where that is not known.
+
+    Of a connection that has just been accepted: how long its request waits.
+    """
+    if sys.platform != "linux":
+        return 0.0
+    try:
+        info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 64)
+        return int(_LAST_DATA.unpack_from(info, _LAST_DATA_OFFSET)[0]) / 1000
+    except (OSError, struct.error):
+        return 0.0

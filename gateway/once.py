@@ -19,6 +19,7 @@ from functools import partial
 from itertools import count
 from logging import Logger
 from threading import get_ident
+from time import monotonic
 from types import SimpleNamespace
 from typing import IO, Any, BinaryIO, ClassVar, cast
 
@@ -226,6 +227,7 @@ class _Connection:
         self.label = f"{self.peer}\0{CGI}"
         self.worker: Any = None
         self.gone = False
+        self.slots = 1
         self.closing = False
         self.is_cut = False
         self._is_writing = False
@@ -247,6 +249,7 @@ class _Connection:
             hooks=resolved.hooks,
             is_fork=False,
             last_serial=0,
+            late=False,
             log=self._log,
             retiring=False,
             serial=count(1),
@@ -256,7 +259,7 @@ class _Connection:
         exchange = Exchange(cast("Any", self), request)
         signal.signal(signal.SIGTERM, partial(self._on_term, request))
         os.register_at_fork(after_in_child=partial(self._let_go, exchange))
-        exchange.run(seat)
+        exchange.run(seat, monotonic())
 
     def _on_term(self, request: Request, *_: object) -> None:
         """The web server's word that the request is over.
@@ -298,6 +301,12 @@ class _Connection:
                 rest = rest[os.write(self._target, rest) :]
             except BlockingIOError:
                 select.select([], [self._target], [])
+
+    def client_disconnected(self) -> bool:
+        """Whether the web server has closed its end."""
+        poll = select.poll()
+        poll.register(self._target, 0)  # POLLERR comes unasked
+        return self.gone or bool(poll.poll(0))
 
     def cut(self, request: Request) -> None:
         """A started answer ends here; the exit code says so."""

@@ -2,12 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
-import socket
-import struct
-import termios
-from contextlib import suppress
-
 
 class Pace:
     """One direction of a connection while bytes are due.
@@ -44,15 +38,3 @@ class Pace:
         """Whether less than ``rate`` bytes a second moved in a period ``least`` seconds old."""
         elapsed = now - self._begun
         return elapsed >= least and level - self._start < rate * elapsed
-
-
-def untaken(sock: socket.SocketType) -> int:
-    """Bytes that the kernel keeps because the peer has not taken them yet; 0 if it does not say.
-
-    A send buffer may hold what a slow peer needs minutes for, and the socket
-    becomes writable only when much of that is gone.
-    """
-    with suppress(OSError):
-        answer = fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4))
-        return int(struct.unpack("i", answer)[0])
-    return 0

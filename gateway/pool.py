@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from queue import SimpleQueue
+from functools import partial
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
 from gateway.interrupts import Abandoned
@@ -53,7 +54,8 @@ class Pool:
         self._size = settings.queue_size or 2 * settings.threads
         #: Threads that are not stuck.
         self._serving = 0
-        self.queue: SimpleQueue[Connection] = SimpleQueue()
+        #: Connections with a request for a thread, and since when it waits (monotonic).
+        self.queue: SimpleQueue[tuple[Connection, float]] = SimpleQueue()
 
     def start(self) -> None:
         """Start all threads.  Raises LoadError if the system does not have them."""
@@ -95,14 +97,30 @@ class Pool:
             seat.stuck or seat.exchange is not None for seat in list(self._seats.taken)
         )
 
+    def refuse_overdue(self, now: float) -> None:
+        """Refuse what waits longer than ``queue_timeout``; on the loop, instead of a thread."""
+        worker = self._worker
+        limit = worker.settings.queue_timeout
+        if not limit:
+            return
+        for _ in range(self.queue.qsize()):
+            try:
+                connection, since = self.queue.get_nowait()
+            except Empty:
+                return
+            if now - since > limit:
+                worker.guarded(connection, partial(connection.work, worker.seat, since))
+            else:  # all are taken out and put back once, so they keep their order
+                self.queue.put((connection, since))
+
     def _serve(self, seat: Seat) -> None:
         worker = self._worker
         queue = self.queue
         seat.ident = threading.get_ident()
         while True:
-            connection = queue.get()
+            connection, since = queue.get()
             try:
-                connection.work(seat)
+                connection.work(seat, since)
             except Abandoned:
                 break  # another thread has taken this one's place
             except Exception:

@@ -93,6 +93,13 @@ class _Serving:
         "Requests that wait for a thread before a worker stops accepting; 0: twice the threads.",
         value="N",
     )
+    queue_timeout: float = _setting(
+        45.0,
+        kinds.seconds(off=True),
+        "Seconds that a request may wait for a thread before it is refused with a 503; 0: as long "
+        "as it takes.",
+        value="SECONDS",
+    )
     backlog: int = _setting(
         2048, kinds.whole_number(1), "Connections that wait to be accepted.", value="N"
     )
@@ -290,7 +297,8 @@ class Settings(Bounds, _Serving):
     access_log_format: str = _setting(
         "combined",
         kinds.text(),
-        'combined, json or a format such as %(h)s "%(r)s" %(s)s %(b)s %(D)s.',
+        'combined, json or a format such as %(h)s "%(r)s" %(s)s %(b)s %(D)s; see '
+        "docs/reference/access-log.md.",
         value="FORMAT",
     )
     errorlog: str = _setting(

@@ -145,7 +145,9 @@ class Watchdog:
                 pause = self._slow - age
             elif case is None:
                 self._open(seat, exchange)
-                self._log(logging.WARNING, seat, exchange, f"slow, {age:.1f} s so far")
+                self._log(
+                    logging.WARNING, seat, exchange, f"slow, {age:.1f} s so far{exchange.delay()}"
+                )
         if self._timeout:
             if age >= self._timeout:
                 exchange.expired = EXPIRED
@@ -186,7 +188,7 @@ class Watchdog:
             what = f"stuck, {age:.1f} s so far: its thread is given up"
             log_stack(worker.log, logging.ERROR, f"{exchange.title()}: {what}", frame)
         finally:
-            worker.replace_thread(exchange)
+            worker.replacing.replace_thread(exchange)
 
     def _log(self, level: int, seat: Seat, exchange: Exchange, what: str) -> None:
         frame = sys._current_frames().get(seat.ident)  # noqa: SLF001 - there is no other way

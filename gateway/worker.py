@@ -19,6 +19,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from itertools import count
+from mmap import PAGESIZE, mmap
 from queue import SimpleQueue
 from time import monotonic, time
 from typing import TYPE_CHECKING, Any
@@ -29,7 +30,7 @@ from gateway.acceptor import Acceptor
 from gateway.accesslog import AccessLog
 from gateway.connection import Connection
 from gateway.deadlines import sweep
-from gateway.errorlog import renew, show_crashes
+from gateway.errorlog import Sparing, renew, show_crashes
 from gateway.handover import Handover
 from gateway.hooks import NO_HOOKS, Hooks, ServerView, WorkerView
 from gateway.interrupts import Abandoned
@@ -39,6 +40,7 @@ from gateway.loader import LoadError, load_from_settings
 from gateway.orders import Orders
 from gateway.poller import READ, make_poller
 from gateway.pool import Pool, Seats
+from gateway.replacing import EXIT_BROKEN, Replacing
 from gateway.scoreboard import IDLE, Board, Seat
 from gateway.settings import Settings
 from gateway.sockets import Listener
@@ -53,7 +55,6 @@ if TYPE_CHECKING:
 #: Exit codes of a worker.
 EXIT_OK = 0
 EXIT_LOAD = 3
-EXIT_BROKEN = 4
 
 #: What a worker tells its manager, a line each; after FAILED comes a text up to the end.
 READY = b"ready\n"
@@ -65,8 +66,6 @@ _TICK = 1.0
 #: A kept FastCGI connection that no other worker took is closed this long
 #: before the time of a retiring worker is up, seconds.
 _LAST_CALL = 2.0
-
-_MOST_REASON = 200
 
 
 class _DescriptorsClosedError(Exception):
@@ -95,6 +94,7 @@ class Worker:
         self.access = access
         self.board = board
         self.hooks = hooks
+        self.refusals = Sparing(log)
         self.view = view or WorkerView(os.getpid(), log, settings, 0)
         where = [str(listener) for listener in listeners]
         self.server_view = ServerView(os.getppid(), log, settings, where)
@@ -125,26 +125,32 @@ class Worker:
         self.is_fork = False
         #: When the loop last came back from waiting (monotonic).
         self.now = monotonic()
+        #: Since when what is read now may have been waiting, as far as that is known.
+        self.since = self.now
+        #: Whether the loop was away so long that clients may have left meanwhile.
+        self.late = False
         self.poller = make_poller(settings.poller)
         self.connections: dict[int, Connection] = {}
         self.seats = Seats(board)
         self.pool = Pool(self, self.seats) if settings.threads > 1 else None
         #: Connections with something to do, or None where the loop does it all.
-        self.queue: SimpleQueue[Connection] | None = None
+        self.queue: SimpleQueue[tuple[Connection, float]] | None = None
         if self.pool is not None:
             self.queue = self.pool.queue
-        #: Where the loop sits, if it runs the application.
+        #: Where the loop sits.
         self.seat: Seat = self._own_seat()
         self.acceptor = Acceptor(self, listeners, handover)
         self._handover = handover
+        self.replacing = Replacing(self, pipe)
         self._pipe = pipe
         self._handed_back: deque[Connection] = deque()
         self._second = 0
-        self._asked = False
         self._loop_thread = threading.get_ident()
 
     def _own_seat(self) -> Seat:
-        seat = self.seats.take() if self.pool is None else self.board.seat(0)
+        if self.pool is not None:  # it serves nothing, but refuses
+            return Seat(mmap(-1, PAGESIZE), 0)
+        seat = self.seats.take()
         assert seat is not None
         seat.ident = threading.get_ident()
         return seat
@@ -250,40 +256,7 @@ class Worker:
         """Whether an idle connection is to be closed before its time."""
         return self.retiring and now >= self.idle_until
 
-    # Being replaced
-
-    def wear_out(self) -> None:
-        """The request that begins is the last but for those until a successor is there."""
-        self.ask_for_successor(f"max_requests reached: {self.last_serial}")
-
-    def ask_for_successor(self, reason: str) -> None:
-        """Tell the manager, once; serve until it says otherwise.  From any thread."""
-        if self._asked:
-            return
-        self._asked = True
-        text = "".join(char if char.isprintable() else "?" for char in reason[:_MOST_REASON])
-        with suppress(OSError):
-            self._pipe.sendall(b"replace %b\n" % text.encode("utf-8", "backslashreplace"))
-
-    def replace_thread(self, exchange: Exchange) -> None:
-        """The thread of ``exchange`` is stuck: have another serve in its place."""
-        environ = exchange.request.environ
-        method, uri = environ.get("REQUEST_METHOD", "-"), environ.get("REQUEST_URI", "-")
-        self.ask_for_successor(f"a request is stuck: {method} {uri}")
-        if self.pool is not None:
-            self.pool.gave_up()
-            return
-        seat = self.seats.take()
-        try:
-            if seat is None:
-                raise RuntimeError("no seat is left")  # noqa: TRY301 - one way out
-            threading.Thread(target=self._go_on, args=(seat,), daemon=True).start()
-        except RuntimeError as error:
-            self.log.critical("nobody can take over from a stuck thread: %s", error)
-            logging.shutdown()
-            os._exit(EXIT_BROKEN)
-
-    def _go_on(self, seat: Seat) -> None:
+    def go_on(self, seat: Seat) -> None:
         """Run the loop in place of a thread that is stuck in the application."""
         code = 1
         try:
@@ -310,7 +283,7 @@ class Worker:
             except (OSError, ValueError):
                 raise _DescriptorsClosedError from None
             before, self.now = self.now, monotonic()
-            now = self.now
+            self.since = now = self.now
             if now - before > STOOD_STILL:
                 next_sweep = now + _TICK  # what came meanwhile is read first
             wall = int(time())
@@ -318,7 +291,8 @@ class Worker:
                 self._second = wall
                 Http1Codec.date = b"Date: %b\r\n" % format_date_time(wall).encode()
             self._handle(events)
-            if monotonic() - now > _TICK:
+            self.late = monotonic() - now > _TICK
+            if self.late:
                 self._excuse(events)
             while self._handed_back:
                 connection = self._handed_back.popleft()
@@ -332,6 +306,8 @@ class Worker:
                 break
 
     def _sweep(self, now: float) -> None:
+        if self.pool is not None:
+            self.pool.refuse_overdue(now)
         for connection in list(self.connections.values()):
             self.guarded(connection, partial(sweep, connection, now))
 

@@ -6,11 +6,12 @@ import os
 import sys
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from functools import partial
 from threading import get_ident
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from gateway.answer import ABANDONED, Answer, ApplicationError
+from gateway.answer import ABANDONED, LATE, Answer, ApplicationError, Overloaded
 from gateway.channel import ClientDisconnected
 from gateway.environ import BadVariables
 from gateway.filewrapper import FileWrapper
@@ -69,21 +70,25 @@ class Exchange(Answer):
     #: Set by those hooks: the access log has its line.
     logged: bool
 
-    def run(self, seat: Seat) -> None:
+    def run(self, seat: Seat, since: float) -> None:
         """Call the application and send its answer; nothing that it raises escapes.
 
+        ``since`` is when the request began to wait for this (monotonic).
         Raises Abandoned if the server has answered meanwhile.
         """
         worker = self.worker
         self.seat = seat
         self.clock = begun = monotonic()
+        self.waited = begun - since
         if self.serial == worker.last_serial:
-            worker.wear_out()
+            worker.replacing.wear_out()
         body: Any = self.request.environ["wsgi.input"]
         try:
             self._call(seat)
         except ClientDisconnected as error:
             self._disconnected(error)
+        except Overloaded:
+            self._refuse()
         except BadVariables as error:
             worker.log.warning("%s: %s", self.connection.peer, error)
             self._answer("400 Bad Request", f"{error}\n".encode("latin-1", "replace"))
@@ -113,6 +118,13 @@ class Exchange(Answer):
         environ["RAW_URI"] = uri = environ["REQUEST_URI"]
         if self.request.aborted:
             raise ClientDisconnected("aborted before it ran")
+        if self.waited > LATE or self.worker.late:
+            self._check_wanted()
+        if connection.slots == 1:
+            environ["gateway.client_disconnected"] = connection.client_disconnected
+        else:
+            gone = partial(connection.client_disconnected, self.request.stream)
+            environ["gateway.client_disconnected"] = gone
         seat.exchange = self
         # As scoreboard.describe: the call itself would cost as much again.
         text = (

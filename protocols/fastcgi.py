@@ -42,6 +42,7 @@ from protocols.fastcgi_records import (
 from protocols.model import (
     CLAIM_MARK,
     CLAIMS,
+    UNAVAILABLE,
     UNKNOWN,
     Abort,
     Body,
@@ -444,6 +445,12 @@ class FastCgiCodec(CgiCodec):
         """Head and body in one record where they fit."""
         content = super().head(request, status, headers, len(data)) + super().body(request, data)
         return stream_records(STDOUT, request.stream, content) + self.end(request)
+
+    def overloaded(self, request: Request, headers: Headers, data: bytes) -> bytes:
+        """The client gets a 503, and the front end is told FCGI_OVERLOADED (section 5.5)."""
+        reply = self.reply(request, UNAVAILABLE, headers, data)
+        complete = end_request(request.stream, 0, REQUEST_COMPLETE)
+        return reply.removesuffix(complete) + end_request(request.stream, 0, OVERLOADED)
 
     def errors(self, request: Request, text: str) -> bytes:
         """The whole of ``wsgi.errors`` in FCGI_STDERR records; at most once a request."""

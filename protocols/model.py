@@ -23,6 +23,9 @@ Headers = Iterable[tuple[str, str]]
 #: Length of a request body or of an answer that nobody announced.
 UNKNOWN = -1
 
+#: The status of an answer to a request that there is no room for.
+UNAVAILABLE = "503 Service Unavailable"
+
 #: Key of an environ that speaks for somebody behind the peer (HTTP_X_FORWARDED_*,
 #: HTTP_FORWARDED): whether that is believed is for the driver to decide.
 CLAIMS = "gateway.claims"
@@ -333,6 +336,10 @@ class Codec:
             + self.body(request, data)
             + self.end(request)
         )
+
+    def overloaded(self, request: Request, headers: Headers, data: bytes) -> bytes:
+        """Encode a whole 503 to a request that found no room."""
+        return self.reply(request, UNAVAILABLE, headers, data)
 
     def errors(self, request: Request, text: str) -> bytes:
         """Frame what the application wrote to ``wsgi.errors``, where the peer takes it."""

@@ -32,6 +32,7 @@ def exchange(environ=ENVIRON, status="200 OK", sent=5, headers=()):
         connection=SimpleNamespace(service=SimpleNamespace(protocol="http")),
         status=status,
         sent=sent,
+        waited=0.25,
         headers=list(headers),
         identity=lambda: "7-1",
     )
@@ -55,7 +56,7 @@ def test_combined():
     [
         ("%(m)s %(U)s %(q)s %(H)s", "GET /a b=1 HTTP/1.1"),
         ("%(T)s %(M)s %(D)s %(L)s", "1 1234 1234500 1.234500"),
-        ("%(P)s %(i)s %(x)s", "http 7-1 False"),
+        ("%(P)s %(i)s %(x)s %(Q)s", "http 7-1 False 250000"),
         ("%({x-request-id}i)s %({X-Request-ID}i)s", "42 42"),
         ("%({x-none}i)s", "-"),
         ("%({Server}o)s %({x-none}o)s", "me -"),
@@ -76,6 +77,12 @@ def test_bytes(sent):
 
 def test_a_request_that_has_no_answer_counts_as_500():
     assert line("%(s)s", exchange(status=None)) == "500"
+
+
+def test_a_request_that_was_given_up_before_its_answer_has_no_status():
+    given = exchange(status=None)
+    given.request.aborted = True
+    assert line("%(s)s %(x)s", given) == "- True"
 
 
 @pytest.mark.parametrize("text", ["%(zz)s", "%(h)", "%(h", "%({x}z)s", "a %(s)s %(", "%()s"])

@@ -35,7 +35,12 @@ def connection(request):
     ours, theirs = socket.socketpair()
     settings = Settings(threads=4)
     worker = SimpleNamespace(
-        settings=settings, queue=SimpleQueue(), now=1.0, retiring=False, hand_back=lambda _: None
+        settings=settings,
+        queue=SimpleQueue(),
+        now=1.0,
+        since=1.0,
+        retiring=False,
+        hand_back=lambda _: None,
     )
     made = Connection(worker, Service(request.param, settings, None), ours, "peer", {})
     made.interest = READ
@@ -53,5 +58,5 @@ def test_a_request_that_arrives_while_a_thread_finds_nothing_is_served(connectio
         connection.pump()
 
     connection.lock.then = arrive
-    connection.work(None)
+    connection.work(None, 1.0)
     assert connection.worker.queue.qsize() == connection.active == 1

@@ -39,13 +39,17 @@ class Wire:
         self.peer = "peer"
         self.label = "peer\0http"
         self.gone = False
+        self.slots = 1
         self.closing = False
         self.reset = False
         self.written = []
         self.given_up = []
         self.torn = False
 
-    def write(self, data, *, wait=True) -> float:
+    def client_disconnected(self) -> bool:
+        return self.gone
+
+    def write(self, data, *, wait=False) -> float:
         self.torn = True  # an exception between here and there leaves it so
         for _ in range(50):
             pass
@@ -85,8 +89,9 @@ class Bench:
             log=log,
             retiring=False,
             is_fork=False,
+            late=False,
             seats=SimpleNamespace(taken=[self.seat]),
-            replace_thread=self.replaced.append,
+            replacing=SimpleNamespace(replace_thread=self.replaced.append),
             giving_up=threading.Lock(),
         )
         self.wire = Wire(self.worker)
@@ -115,7 +120,7 @@ def served(bench, exchange):
     def run() -> None:
         bench.seat.ident = threading.get_ident()
         try:
-            exchange.run(bench.seat)
+            exchange.run(bench.seat, monotonic())
         except BaseException as error:
             outcome.append(error)
 
@@ -384,7 +389,7 @@ def test_whenever_it_strikes_the_server_is_never_hit(monkeypatch):
         while len(sent) < ENOUGH:
             exchange = bench.exchange()
             try:
-                exchange.run(bench.seat)
+                exchange.run(bench.seat, monotonic())
                 for _ in range(20):  # whatever is still pending arrives here
                     exchange.title()
             except BaseException as error:

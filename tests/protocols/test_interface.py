@@ -87,6 +87,16 @@ def test_timed_out(codec_class, protocol):
         check("408", said)
 
 
+def test_overloaded(codec_class, protocol):
+    """A request that there is no room for gets a whole 503."""
+    case = vectors(protocol).complete
+    codec = codec_class(Limits())
+    request = codec.receive(case.parts[0])[0]
+    said = codec.overloaded(request, [("Retry-After", "5")], b"too many\n")
+    assert request.ended
+    assert b" Service Unavailable\r\n" in said
+
+
 def test_two_connections_share_nothing(codec_class, protocol):
     """Two connections fed in turn, byte by byte, see their own bytes alone."""
     case = vectors(protocol).complete
