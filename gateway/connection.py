@@ -29,6 +29,9 @@ LINGER_TOTAL = 30.0
 #: What is read, and dropped, to see whether there is anything.
 _PROBE_SIZE = 16384
 
+#: An answer that is larger is on its way for a while after it was sent.
+_IN_FLIGHT = 1 << 16
+
 _RESET = struct.pack("ii", 1, 0)
 
 
@@ -199,8 +202,11 @@ class Connection(Receiver):
                 self.say(item)
             return
         assert type(item) is Request
-        Exchange(self, item).run(seat, since)
+        exchange = Exchange(self, item)
+        exchange.run(seat, since)
         if not item.keep_alive:
+            if exchange.sent > _IN_FLIGHT:
+                self.lingers = True  # what the peer still sends would cut it
             self.ending = True
             self.closing = True
 

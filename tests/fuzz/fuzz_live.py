@@ -14,17 +14,32 @@ import base64
 import json
 import os
 import random
+import socket
 import sys
+import tempfile
 import threading
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from time import monotonic
 
 from fuzz_targets import CODECS
-from live_client import CONTINUE, Received, comparable, deliver, differ, leave, open_to, random_cuts
+from live_client import (
+    CONTINUE,
+    Plain,
+    Received,
+    Tls,
+    comparable,
+    deliver,
+    differ,
+    leave,
+    open_to,
+    random_cuts,
+)
 from live_inputs import Input, Inputs
 from live_server import Bind, Server
+from tls_peers import Authority
 
 FINDINGS = Path(os.environ.get("FUZZ_FINDINGS", "fuzz-findings"))
 BATCH = 120
@@ -37,7 +52,9 @@ class Fuzzer:
     def __init__(self, seed: int) -> None:
         self.choices = random.Random(seed)
         self.inputs = Inputs()
-        self.servers = [Server(1), Server(4)]
+        self.authority = Authority(Path(tempfile.mkdtemp(prefix="gw-fuzz-")))
+        self.context = self.authority.context()
+        self.servers = [Server(threads, self.authority) for threads in (1, 4)]
         self.counts: Counter[str] = Counter()
         self.findings: list[str] = []
         self._lock = threading.Lock()
@@ -49,18 +66,17 @@ class Fuzzer:
     def run(self, seconds: float) -> None:
         """Fuzz for so long."""
         begun = monotonic()
-        settled = False
         while monotonic() - begun < seconds:
             seeds = [self.choices.getrandbits(64) for _ in range(BATCH)]
             with ThreadPoolExecutor(CLIENTS) as pool:
                 list(pool.map(self.script, seeds))
             self._look()
-            if not settled and monotonic() - begun > min(30, seconds / 4):
-                settled = True
-                for server in self.servers:
-                    server.settle()
+            for server in self.servers:
+                if monotonic() - begun > seconds / 10 * (1 + len(server.weights)):
+                    server.weigh()
         for server in self.servers:
             server.weigh()
+            server.judge_weights()
             server.stop()
             self.findings += [f"{server.threads} threads: {text}" for text in server.findings]
             server.findings.clear()
@@ -71,7 +87,7 @@ class Fuzzer:
         number = choices.randrange(len(self.servers[0].binds))
         bind = self.servers[0].binds[number]
         protocol = bind.protocol if bind.protocol != "auto" else choices.choice(sorted(CODECS))
-        made = self.inputs.make(choices, protocol, bind.version)
+        made = self.inputs.make(choices, protocol, bind.version, tls=bind.tls)
         try:
             if choices.random() < 0.6:
                 self._compare(choices, number, made)
@@ -85,19 +101,39 @@ class Fuzzer:
         self._note(made, [side])
         many = choices.choice((1, 1, 1, 5))
         opened = [open_to(self.servers[side].binds[number], choices) for _ in range(many)]
+        data = made.data
+        if opened and self.servers[side].binds[number].tls:
+            data = self._over_tls(choices, opened[0], made)
         for sock in opened:
-            leave(sock, made.data if sock is opened[0] else b"GET", choices)
+            leave(sock, data if sock is opened[0] else b"GET", choices)
         for sock in opened:
             sock.close()
         self._count(left=many)
+
+    def _over_tls(self, choices: random.Random, sock: socket.socket, made: Input) -> bytes:
+        """What to send of an input: sealed, after a handshake; or a handshake that goes wrong."""
+        end = Tls(self.context)
+        if choices.random() < 0.5:
+            hello = Input("tls", made.before + end.hello(), clean=False)
+            for _ in range(choices.randint(0, 3)):
+                hello.data = self.inputs.mutated(choices, hello)
+            return hello.data + made.data
+        with suppress(OSError):
+            end.handshake(sock, made.before)
+            return end.seal(made.data)
+        return b""
 
     def _compare(self, choices: random.Random, number: int, made: Input) -> None:
         sides = choices.sample((0, 1), 2)
         self._note(made, sides)
         got = []
         for side, pieces in zip(sides, ([made.data], random_cuts(made.data, choices)), strict=True):
-            with open_to(self.servers[side].binds[number], choices) as sock:
-                got.append(deliver(sock, pieces, slowly=len(pieces) > 1))
+            bind = self.servers[side].binds[number]
+            end = Tls(self.context) if bind.tls else Plain()
+            with open_to(bind, choices) as sock:
+                if isinstance(end, Tls):
+                    end.handshake(sock, made.before)
+                got.append(deliver(sock, pieces, end, slowly=len(pieces) > 1))
         bind = self.servers[0].binds[number]
         for received in got:
             self._judge(received, made, bind)
@@ -196,10 +232,10 @@ def main(words: list[str]) -> int:
     print(", ".join(f"{count} {name}" for name, count in sorted(fuzzer.counts.items())))
     for server in fuzzer.servers:
         grown = [
-            (after - before) >> 10
-            for before, after in zip(server.begun_with, server.memory, strict=False)
+            [(size - first) >> 10 for size, first in zip(sizes, server.weights[0], strict=True)]
+            for sizes in server.weights
         ]
-        print(f"{server.threads} threads: workers grew by {grown} KiB")
+        print(f"{server.threads} threads: workers grew by, in KiB at each tenth: {grown}")
     print(f"{monotonic() - begun:.0f} s")
     return int(fuzzer.counts["findings"] > 0)
 

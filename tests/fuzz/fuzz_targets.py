@@ -24,7 +24,7 @@ import protocols
 from gateway.environ import BadVariables, cgi_normaliser, http_mounter
 from gateway.service import _normaliser
 from gateway.trust import FIELDS, Forwarding, Peers
-from protocols import detect
+from protocols import detect, fastcgi_records, scgi, speed, uwsgi
 from protocols.cgi import body_length, drop_foreign, variables
 from protocols.headers import BODYLESS
 from protocols.http1_head import is_claim
@@ -121,6 +121,40 @@ def check_detect(data: bytes) -> None:
 def detect_seeds() -> list[bytes]:
     found = [seed[:40] for name in NAMES for seed in codec_seeds(name)[:6]]
     return [*found, b"\x16\x03\x01\x02\0\x01", b"PRI * HTTP/2.0\r\n\r\n", b"PROXY UNKNOWN\r\n"]
+
+
+# The compiled loops: what they do not leave to Python, they do as Python does
+
+_LOOPS = (
+    (speed.fastcgi_pairs, fastcgi_records, "fastcgi_pairs", fastcgi_records.decode_pairs),
+    (speed.uwsgi_pairs, uwsgi, "uwsgi_pairs", uwsgi._pairs),
+    (speed.scgi_pairs, scgi, "scgi_pairs", scgi._pairs),
+)
+
+
+def check_speed(data: bytes) -> None:
+    for compiled, module, name, in_python in _LOOPS:
+        found = compiled(data)
+        if found is not None:
+            setattr(module, name, lambda _: None)
+            try:
+                expected = in_python(data)
+            finally:
+                setattr(module, name, compiled)
+            assert (found, [*found]) == (expected, [*expected])
+
+
+def speed_seeds() -> list[bytes]:
+    found = []
+    for case in vectors("scgi").cases:
+        for request in case.requests[:1]:
+            texts = [text.encode("latin-1") for pair in request.environ.items() for text in pair]
+            found.append(b"".join(text + b"\0" for text in texts))
+            found.append(b"".join(struct.pack("<H", len(text)) + text for text in texts))
+            short = [text[:127] for text in texts]
+            pairs = zip(short[::2], short[1::2], strict=True)
+            found.append(b"".join(bytes([len(a), len(b)]) + a + b for a, b in pairs))
+    return found
 
 
 # The variables of the CGI family, and the environ that is made of them
@@ -330,6 +364,7 @@ TARGETS: dict[str, Target] = {
 TARGETS |= {
     "proxy_protocol": (check_proxy_protocol, proxy_protocol_seeds),
     "detect": (check_detect, detect_seeds),
+    "speed": (check_speed, speed_seeds),
     "cgi": (check_cgi, cgi_seeds),
     "environ": (check_environ, environ_seeds),
     "answers": (check_answers, answers_seeds),

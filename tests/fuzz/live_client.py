@@ -7,6 +7,7 @@ import random
 import re
 import select
 import socket
+import ssl
 import struct
 import termios
 from collections.abc import Sequence
@@ -50,24 +51,84 @@ def open_to(bind: Bind, choices: random.Random) -> socket.socket:
     return sock
 
 
-def deliver(sock: socket.socket, pieces: Sequence[bytes], *, slowly: bool) -> Received:
+class Plain:
+    """Bytes as they are."""
+
+    def seal(self, data: bytes) -> bytes:
+        return data
+
+    def open(self, data: bytes) -> bytes:
+        return data
+
+    def goodbye(self) -> bytes:
+        return b""
+
+
+class Tls(Plain):
+    """The client's end of TLS on a connection whose first bytes are ``before``."""
+
+    def __init__(self, context: ssl.SSLContext) -> None:
+        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname="localhost")
+
+    def hello(self) -> bytes:
+        """What the handshake begins with."""
+        with suppress(ssl.SSLWantReadError):
+            self._tls.do_handshake()
+        return self._outgoing.read()
+
+    def handshake(self, sock: socket.socket, before: bytes) -> None:
+        """All of it.  Raises OSError."""
+        sock.sendall(before + self.hello())
+        while True:
+            data = sock.recv(65536)
+            if not data:
+                raise ConnectionError("the server ended the handshake")
+            self._incoming.write(data)
+            try:
+                self._tls.do_handshake()
+            except ssl.SSLWantReadError:
+                sock.sendall(self._outgoing.read())
+                continue
+            sock.sendall(self._outgoing.read())
+            return
+
+    def seal(self, data: bytes) -> bytes:
+        self._tls.write(data)
+        return self._outgoing.read()
+
+    def open(self, data: bytes) -> bytes:
+        self._incoming.write(data)
+        opened = b""
+        with suppress(ssl.SSLWantReadError, ssl.SSLZeroReturnError):
+            while piece := self._tls.read(1 << 16):
+                opened += piece
+        return opened
+
+    def goodbye(self) -> bytes:
+        with suppress(ssl.SSLError):
+            self._tls.unwrap()
+        return self._outgoing.read()
+
+
+def deliver(sock: socket.socket, pieces: Sequence[bytes], end: Plain, *, slowly: bool) -> Received:
     """Send all, say that it was all, and read to the end; neither waits for the other."""
     got = Received()
     sock.setblocking(False)
     poll = select.poll()
-    left = [piece for piece in pieces if piece]
+    left = [end.seal(piece) for piece in pieces if piece]
     poll.register(sock, select.POLLIN | select.POLLOUT)
     quiet_since = monotonic()
-    said_all = False
+    said_all = broken = False
     while monotonic() - quiet_since < BOUND:
         for _, events in poll.poll(1000):
             try:
                 if events & (select.POLLIN | select.POLLHUP | select.POLLERR):
                     data = sock.recv(1 << 20)
                     if not data:
-                        got.ended = "end"
+                        got.ended = "reset" if broken else "end"
                         return got
-                    got.data += data
+                    got.data += end.open(data)
                     quiet_since = monotonic()
                 if left and events & select.POLLOUT:
                     left[0] = left[0][sock.send(left[0]) :]
@@ -79,12 +140,15 @@ def deliver(sock: socket.socket, pieces: Sequence[bytes], *, slowly: bool) -> Re
             except BlockingIOError:
                 pass
             except BrokenPipeError:
-                left.clear()  # it closed; what it said is still to be read
-            except ConnectionError:
+                broken = True  # a reset after its end; what has arrived is still to be read
+                left.clear()
+            except (ConnectionError, ssl.SSLError):
                 got.ended = "reset"
                 return got
         if not left and not said_all:
             said_all = True
+            with suppress(OSError):
+                sock.send(end.goodbye())
             poll.modify(sock, select.POLLIN)
             with suppress(OSError):
                 sock.shutdown(socket.SHUT_WR)
@@ -139,10 +203,11 @@ def comparable(bind: Bind, data: bytes, codecs: dict[str, type[Codec]]) -> str:
     """The protocol of answers that do not depend on cuts or on time; else nothing.
 
     What depends on them is a protocol that is not the bind's, FastCGI records of a
-    request that are not due (whether it is answered already decides what they mean), and
-    a number that a FastCGI peer uses again without waiting for its answer (section 3.3).
+    request that are not due (whether it is answered already decides what they mean), a
+    number that a FastCGI peer uses again without waiting for its answer (section 3.3), and
+    requests beside one after which the connection is to be closed (section 5.1).
     """
-    if bind.version != "off":
+    if bind.version != "off" and not bind.tls:
         header = ProxyHeader(bind.version)
         try:
             data = data[header.receive(data) :]
@@ -155,9 +220,12 @@ def comparable(bind: Bind, data: bytes, codecs: dict[str, type[Codec]]) -> str:
         return ""
     if protocol == "fastcgi":
         codec = codecs[protocol]
-        for said in streams(data).values():
-            if [text[0] for text in said].count(1) > 1:
-                return ""
+        begun = [[text for text in said if text[:1] == b"\1"] for said in streams(data).values()]
+        if any(len(one) > 1 for one in begun):
+            return ""
+        last = any(not text[3:4] or not text[3] & 1 for one in begun for text in one)
+        if last and sum(map(len, begun)) > 1:
+            return ""
         if _seen(codec, data, at_once=True) != _seen(codec, data, at_once=False):
             return ""
     return protocol
@@ -199,8 +267,8 @@ def essence(protocol: str, data: bytes) -> object:
         return streams(data)
     data = _DATE.sub(b"", data.replace(CONTINUE, b""))  # if the body came at once, there is none
     refusals = list(_REFUSAL.finditer(data))
-    if refusals:
-        return data[: refusals[-1].start()], "refused"
+    if refusals:  # SCGI's status stands behind what depends on it, and there is one answer
+        return data[: refusals[-1].start()] if protocol == "http" else b"", "refused"
     return data
 
 

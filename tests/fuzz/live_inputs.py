@@ -52,6 +52,8 @@ class Input:
     protocol: str
     data: bytes
     clean: bool = True
+    #: What is sent ahead of TLS, where there is TLS.
+    before: bytes = b""
     #: Ids of requests whose answers hold them, where nothing is wrong.
     answered: set[bytes] = field(default_factory=set)
 
@@ -76,7 +78,9 @@ class Inputs:
     def __init__(self) -> None:
         self._material = {protocol: material(protocol) for protocol in PROTOCOLS}
 
-    def make(self, choices: random.Random, protocol: str, version: str) -> Input:
+    def make(
+        self, choices: random.Random, protocol: str, version: str, *, tls: bool = False
+    ) -> Input:
         """An input for a bind of this protocol, and of this version of the PROXY protocol."""
         made = self._requests(choices, protocol)
         kind = choices.random()
@@ -86,11 +90,15 @@ class Inputs:
         elif kind < 0.2:
             made = self._requests(choices, choices.choice(PROTOCOLS))
             made.clean = made.clean and made.protocol == protocol
-        made.data = choices.choice(PROXIES[version]) + made.data
+        header = choices.choice(PROXIES[version])
+        if tls:
+            made.before = header
+        else:
+            made.data = header + made.data
         if choices.random() < 0.6:
             made.clean = False
             for _ in range(choices.randint(1, 4)):
-                made.data = self._mutated(choices, made)
+                made.data = self.mutated(choices, made)
         made.data = made.data or b"x"
         return made
 
@@ -110,7 +118,8 @@ class Inputs:
             made.data = b"".join(b"".join(piece) for piece in pieces)
         return made
 
-    def _mutated(self, choices: random.Random, made: Input) -> bytes:
+    def mutated(self, choices: random.Random, made: Input) -> bytes:
+        """The data, changed in one way."""
         data = bytearray(made.data)
         at = choices.randint(0, len(data))
         size = choices.choice((1, 2, 8, 30, 200))

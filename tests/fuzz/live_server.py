@@ -15,8 +15,9 @@ sys.path.append(str(Path(__file__).parents[1] / "system"))
 
 from clients import PEERS, Address
 from fleet import settled
-from live_inputs import PROXIES
+from live_inputs import PROTOCOLS, PROXIES
 from processes import Gateway, children, descriptors, memory, threads_of, wait_for
+from tls_peers import Authority, Https
 
 APP = Path(__file__).parents[1] / "apps" / "recording_app.py"
 
@@ -30,10 +31,10 @@ BOUND = 30.0
 #: Bytes by which a worker may have grown since it was warm.
 GROWTH = 24 << 20
 
-#: Of each bind its protocol and the version of the PROXY protocol.
+#: Of each bind its scheme and the version of the PROXY protocol.
 BINDS = [
-    *((protocol, "off") for protocol in ("http", "fastcgi", "scgi", "uwsgi", "auto")),
-    *(("http", "auto"), ("fastcgi", "v2"), ("auto", "v1")),
+    *((scheme, "off") for scheme in ("http", "https", "fastcgi", "scgi", "uwsgi", "auto")),
+    *(("http", "auto"), ("https", "v1"), ("fastcgi", "v2"), ("auto", "v1")),
 ]
 
 
@@ -49,13 +50,22 @@ class Held:
 class Bind:
     """Where to connect, and what is spoken there."""
 
-    protocol: str
+    scheme: str
     version: str
     address: Address
 
+    @property
+    def protocol(self) -> str:
+        """What is spoken, inside of TLS if there is TLS."""
+        return "http" if self.tls else self.scheme
+
+    @property
+    def tls(self) -> bool:
+        return self.scheme == "https"
+
     def __str__(self) -> str:
         kind = "unix" if isinstance(self.address, str) else "tcp"
-        return f"{self.protocol}-{self.version}-{kind}"
+        return f"{self.scheme}-{self.version}-{kind}"
 
 
 def opened(pid: int) -> Counter[str]:
@@ -78,9 +88,11 @@ class Server:
     """One gateway with two workers."""
 
     threads: int
+    authority: Authority
     findings: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
+        self.context = self.authority.context()
         self.folder = Path(tempfile.mkdtemp(prefix="gw-fuzz-"))
         (self.folder / "record.page").write_bytes(b"page\n" * 20_000)
         self.log, self.record = self.folder / "error.log", self.folder / "record"
@@ -89,26 +101,27 @@ class Server:
         words += ["--threads", str(self.threads), "--errorlog", str(self.log)]
         words += ["--body-buffer-size", "5000", "--limit-request-body", "1000000"]
         words += ["--proxy-allow-ips", "127.0.0.0/8,unix", "--accesslog", "/dev/null"]
-        for protocol, version in BINDS:
-            path = f"{self.folder}/{protocol}-{version}.sock"
+        certificate, key = self.authority.issue(f"server{self.threads}")
+        words += ["--certfile", str(certificate), "--keyfile", str(key)]
+        for scheme, version in BINDS:
+            path = f"{self.folder}/{scheme}-{version}.sock"
             for where in ("127.0.0.1:0", f"unix:{path}"):
-                words += ["--bind", f"{protocol}+{where}?proxy_protocol={version}"]
+                words += ["--bind", f"{scheme}+{where}?proxy_protocol={version}"]
         self.gateway = Gateway(words, self.folder, env={"RECORD": str(self.record)})
         wait_for(lambda: self._log().count("is ready") == 2, "two workers")
         listening = re.findall(r"listening: (\S+) on ([^\s?]+)", self._log())
         tcp = [where for _, where in listening if not where.startswith("unix:")]
         assert len(tcp) == len(BINDS), listening
         self.binds = []
-        for (protocol, version), where in zip(BINDS, tcp, strict=True):
+        for (scheme, version), where in zip(BINDS, tcp, strict=True):
             port = int(where.rpartition(":")[2])
-            path = f"{self.folder}/{protocol}-{version}.sock"
-            self.binds += [Bind(protocol, version, place) for place in (("127.0.0.1", port), path)]
+            path = f"{self.folder}/{scheme}-{version}.sock"
+            self.binds += [Bind(scheme, version, place) for place in (("127.0.0.1", port), path)]
         self.workers = sorted(children(self.gateway.process.pid))
         self.probe(Random(0))
         self.baseline = settled(self.held, 1.0, "descriptors that stay")
         self.opened = {pid: opened(pid) for pid in self.workers}
-        self.begun_with: list[int] = []
-        self.memory: list[int] = []
+        self.weights: list[list[int]] = []
 
     def _log(self) -> str:
         return self.log.read_text("utf-8", "replace") if self.log.exists() else ""
@@ -123,11 +136,18 @@ class Server:
         for bind in self.binds:
             protocol = bind.protocol
             if protocol == "auto":
-                protocol = choices.choice(sorted(PEERS))
+                protocol = choices.choice(PROTOCOLS)
             name = f"q{choices.getrandbits(48):012x}z"
             try:
-                with PEERS[protocol](bind.address, timeout=BOUND) as peer:
-                    peer.send(PROXIES[bind.version][-1])
+                before = PROXIES[bind.version][-1]
+                if bind.tls:
+                    connection = Https(
+                        bind.address, context=self.context, before=before, timeout=BOUND
+                    )
+                else:
+                    connection = PEERS[protocol](bind.address, timeout=BOUND)
+                    connection.send(before)
+                with connection as peer:
                     answer = peer.ask(f"/echo/{name}", method="POST", body=b"abc")
                 assert answer.status == 200
                 assert answer.whole
@@ -161,14 +181,14 @@ class Server:
         for found in FAULT.findall(self._log()):
             self.findings.append(f"the log: {found}")
         os.truncate(self.log, 0)
-        self.memory = [memory(pid) for pid in self.workers]
-
-    def settle(self) -> None:
-        """From here on memory must not grow."""
-        self.begun_with = self.memory
 
     def weigh(self) -> None:
-        for before, after in zip(self.begun_with, self.memory, strict=False):
+        """Note how large the workers are."""
+        self.weights.append([memory(pid) for pid in self.workers])
+
+    def judge_weights(self) -> None:
+        """Once a worker is warm, memory must not grow."""
+        for before, after in zip(self.weights[0], self.weights[-1], strict=True):
             if after - before > GROWTH:
                 self.findings.append(f"memory grew from {before} to {after} bytes")
 

@@ -6,6 +6,7 @@ import os
 import select
 import signal
 import struct
+from contextlib import suppress
 from threading import Thread
 from time import monotonic
 
@@ -13,6 +14,7 @@ import pytest
 from clients import (
     END,
     PARAMS,
+    SINGLE,
     STDIN,
     TIMEOUT,
     FastCgi,
@@ -258,6 +260,24 @@ def test_an_answer_beyond_every_buffer_waits_for_its_reader(serve, protocol, thr
         with server.connect(protocol, receive_buffer=4096) as peer:
             answer = peer.ask(f"/{page}")
             assert (len(answer.body), answer.whole) == (LARGE, True)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_follows_a_last_request_does_not_cut_its_answer(rules, protocol, kind):
+    """Nobody reads it, and the system would reset the connection for it (RFC 9112 section 9.6)."""
+    peer = rules.connect(protocol, kind, receive_buffer=4096)
+    peer.start("/large-list", **({"close": True} if protocol not in SINGLE else {}))
+    answer = peer.head()
+    pieces = peer.pieces(answer)
+    size = len(next(pieces))
+    with suppress(OSError):
+        peer.send(b"x" * 1000)
+    for piece in pieces:
+        size += len(piece)
+        if size % 97 == 0:
+            with suppress(OSError):
+                peer.send(b"x")
+    assert (size, answer.whole) == (LARGE, True)
 
 
 # Temporary files
