@@ -16,7 +16,15 @@ sys.path.append(str(Path(__file__).parents[1] / "system"))
 from clients import PEERS, Address
 from fleet import settled
 from live_inputs import PROTOCOLS, PROXIES
-from processes import Gateway, children, descriptors, memory, threads_of, wait_for
+from processes import (
+    Gateway,
+    children,
+    descriptors,
+    memory,
+    opened,
+    threads_of,
+    wait_for,
+)
 from tls_peers import Authority, Https
 
 APP = Path(__file__).parents[1] / "apps" / "recording_app.py"
@@ -68,7 +76,7 @@ class Bind:
         return f"{self.scheme}-{self.version}-{kind}"
 
 
-def opened(pid: int) -> Counter[str]:
+def sockets_and_files(pid: int) -> Counter[str]:
     """What a process has open: paths, and sockets with their state (proc(5))."""
     tables = [
         line.split()
@@ -76,8 +84,7 @@ def opened(pid: int) -> Counter[str]:
         for line in Path(f"/proc/{pid}/net/{name}").read_text().splitlines()
     ]
     found: Counter[str] = Counter()
-    for number in os.listdir(f"/proc/{pid}/fd"):
-        name = os.readlink(f"/proc/{pid}/fd/{number}")
+    for name in opened(pid):
         inode = name.partition(":[")[2].rstrip("]")
         found[next((" ".join(line) for line in tables if inode and inode in line), name)] += 1
     return found
@@ -120,7 +127,7 @@ class Server:
         self.workers = sorted(children(self.gateway.process.pid))
         self.probe(Random(0))
         self.baseline = settled(self.held, 1.0, "descriptors that stay")
-        self.opened = {pid: opened(pid) for pid in self.workers}
+        self.opened = {pid: sockets_and_files(pid) for pid in self.workers}
         self.weights: list[list[int]] = []
 
     def _log(self) -> str:
@@ -175,7 +182,7 @@ class Server:
             wait_for(lambda: self.held() == self.baseline, "descriptors and threads", BOUND)
         except AssertionError:
             self.findings.append(f"a leak: {self.held()} after {self.baseline}")
-            left = [str(opened(pid) - before) for pid, before in self.opened.items()]
+            left = [str(sockets_and_files(pid) - before) for pid, before in self.opened.items()]
             self.findings.append(f"what is left: {left}")
             self.baseline = self.held()
         for found in FAULT.findall(self._log()):

@@ -27,7 +27,7 @@ from clients import (
     variables,
 )
 from conftest import APPS, PROTOCOLS, numbered
-from processes import wait_for
+from processes import opened, wait_for
 from rules_app import LARGE
 from test_wsgi_environ import FRAMINGS
 from test_wsgi_heads import follow
@@ -105,9 +105,8 @@ def test_a_client_that_leaves_before_its_upload_is_served_leaves_no_file(serve):
     (worker,) = server.workers
 
     def kept() -> list[str]:
-        folder = f"/proc/{worker}/fd"
-        names = (os.readlink(f"{folder}/{number}") for number in os.listdir(folder))
-        return [name for name in names if name.endswith("(deleted)") and "memfd" not in name]
+        gone = [name for name in opened(worker) if name.endswith("(deleted)")]
+        return [name for name in gone if "memfd" not in name]
 
     with Gate(server.folder / "first.gate") as gate:
         peer = server.connect("http")
