@@ -146,6 +146,8 @@ class Worker:
         self._handed_back: deque[Connection] = deque()
         self._second = 0
         self._loop_thread = threading.get_ident()
+        self._next_sweep = 0.0
+        self._sweep_is_late = False
 
     def _own_seat(self) -> Seat:
         if self.pool is not None:  # it serves nothing, but refuses
@@ -276,7 +278,6 @@ class Worker:
         poll = self.poller.poll
         connections = self.connections
         acceptor = self.acceptor
-        next_sweep = monotonic() + _TICK
         while not self.stop_now:
             try:
                 events = poll(0 if self._handed_back else _TICK)
@@ -285,7 +286,7 @@ class Worker:
             before, self.now = self.now, monotonic()
             self.since = now = self.now
             if now - before > STOOD_STILL:
-                next_sweep = now + _TICK  # what came meanwhile is read first
+                self._put_off_sweep()
             wall = int(time())
             if wall != self._second:
                 self._second = wall
@@ -299,13 +300,20 @@ class Worker:
                 self.guarded(connection, connection.settle)
             if not acceptor.accepting or self.retiring:
                 acceptor.review(now)
-            if now >= next_sweep or self.stopping:
-                next_sweep = now + _TICK
+            if now >= self._next_sweep or self.stopping:
                 self._sweep(now)
             if self.retiring and (not connections or now >= self.deadline):
                 break
 
+    def _put_off_sweep(self) -> None:
+        """What came meanwhile is read first; once, for requests on the loop may take long too."""
+        if not self._sweep_is_late:
+            self._next_sweep = self.now + _TICK
+            self._sweep_is_late = True
+
     def _sweep(self, now: float) -> None:
+        self._next_sweep = now + _TICK
+        self._sweep_is_late = False
         if self.pool is not None:
             self.pool.refuse_overdue(now)
         for connection in list(self.connections.values()):
@@ -354,6 +362,7 @@ class Worker:
             connection = self.connections.get(number)
             if connection is not None:
                 connection.since = self.now
+        self._put_off_sweep()
 
     def _other_event(self, number: int) -> None:
         if self.acceptor.event(number):
