@@ -184,7 +184,7 @@ def test_a_request_whose_client_has_gone_does_not_run(serve, threads, leave, nam
         for peer in stays:
             assert peer.answer().status == 200
     wait_for(lambda: server.printed.count("GET /stays") == 8, "the last line")
-    assert server.log.count("serves /stays") == 8
+    assert len(server.wait_for_log("serves /stays", 8)) == 8
     assert "serves /never" not in server.log
     lines = [json.loads(line) for line in server.printed.splitlines() if "/never" in line]
     for line in lines:  # some are never read at all
