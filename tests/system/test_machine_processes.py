@@ -134,11 +134,11 @@ def test_memory_that_runs_out_ends_one_request(serve, threads, protocol):
                 return [bytes(1 << 40)]
             start_response("200 OK", [])
             body = environ["wsgi.input"].read()
-            return [body * 40 if environ["PATH_INFO"] == "/many" else body]
+            return [body * 400 if environ["PATH_INFO"] == "/many" else body]
 
         with open("/proc/self/statm") as file:
             size = int(file.read().split()[0]) * resource.getpagesize()
-        limit = size + (256 << 20)
+        limit = size + (2 << 30)  # each thread alone may reserve 64 MiB
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     """
     server = serve(source, "--threads", threads, "--body-buffer-size", "50000000")
