@@ -16,7 +16,7 @@ from protocols.model import UNKNOWN, Codec, Headers, Request
 #: Variables that must not reach the application: HTTP_PROXY is
 #: httpoxy (CVE-2016-5385); the entity fields have their own variables; the
 #: others belong to the connection between client and front end.
-_DROPPED = frozenset(
+FOREIGN = frozenset(
     {
         "HTTP_CONNECTION",
         "HTTP_CONTENT_LENGTH",
@@ -61,8 +61,8 @@ def merged(environ: dict[str, str], name: str, value: str) -> str:
 
 def drop_foreign(environ: dict[str, str]) -> None:
     """Drop what must not reach the application."""
-    if not environ.keys().isdisjoint(_DROPPED):
-        for name in _DROPPED.intersection(environ):
+    if not environ.keys().isdisjoint(FOREIGN):
+        for name in FOREIGN.intersection(environ):
             del environ[name]
 
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 from struct import Struct
 from typing import ClassVar
 
-from protocols.cgi import CgiCodec, body_length, drop_foreign, refusal_head
+from protocols.cgi import FOREIGN, body_length
 from protocols.fastcgi_records import (
     ABORT_REQUEST,
     BEGIN_REQUEST,
@@ -27,86 +27,36 @@ from protocols.fastcgi_records import (
     OVERLOADED,
     PARAMS,
     REQUEST_COMPLETE,
+    RESPONDER,
     ROLES,
-    STDERR,
     STDIN,
-    STDOUT,
     UNKNOWN_ROLE,
     decode_pairs,
     end_request,
-    stream_end,
-    stream_records,
     unknown_type,
     values_result,
 )
+from protocols.fastcgi_replies import FastCgiReplies, refusal_records
+from protocols.fastcgi_stream import Stream, variables_of
 from protocols.model import (
     CLAIM_MARK,
     CLAIMS,
-    UNAVAILABLE,
     UNKNOWN,
     Abort,
     Body,
     Data,
     Event,
-    Headers,
     Limits,
     ProtocolError,
     Request,
 )
+from protocols.speed import fastcgi_request
 
 _BEGIN_BODY = Struct(">HB5x")
 _TO_APPLICATION = frozenset({PARAMS, STDIN, DATA, ABORT_REQUEST})
 
 
-class _Stream:
-    """One request while it arrives."""
-
-    __slots__ = (
-        "data_done",
-        "data_length",
-        "data_received",
-        "fresh",
-        "keep",
-        "params",
-        "received",
-        "request",
-        "role",
-        "size",
-        "stdin_done",
-    )
-
-    def __init__(self, role: str, keep: bool) -> None:
-        self.role = role
-        self.keep = keep
-        self.params: list[bytes] = []
-        self.size = 0
-        self.request: Request | None = None
-        self.received = 0
-        self.stdin_done = role == "authorizer"  # section 6.3: it gets no body
-        self.data_length = UNKNOWN
-        self.data_received = 0
-        self.data_done = role != "filter"
-        self.fresh = False
-
-    @property
-    def arriving(self) -> bool:
-        """Whether records of this request are still due."""
-        request = self.request
-        if request is None:
-            return True
-        return not (request.ended or (self.stdin_done and self.data_done))
-
-
-def _environ(block: bytes) -> dict[str, str]:
-    """The variables of a whole PARAMS stream.  Raises ValueError."""
-    environ = decode_pairs(block)
-    drop_foreign(environ)
-    if CLAIM_MARK in block:
-        environ[CLAIMS] = ""
-    return environ
-
-
-class FastCgiCodec(CgiCodec):
+class FastCgiCodec(FastCgiReplies):
     """The application's side of one FastCGI connection."""
 
     concurrent: ClassVar[bool] = True
@@ -117,7 +67,7 @@ class FastCgiCodec(CgiCodec):
         super().__init__(limits)
         self._buffer = bytearray()
         self._needed = 8
-        self._streams: dict[int, _Stream] = {}
+        self._streams: dict[int, Stream] = {}
         self._events: list[Event] = []
         self._said: list[bytes] = []  # for the outbox, in this call
 
@@ -135,6 +85,12 @@ class FastCgiCodec(CgiCodec):
                 return []
             data = bytes(buffer)
             buffer.clear()
+        else:
+            whole = fastcgi_request(data, FOREIGN)
+            if whole is not None:
+                request = self._whole(data, *whole)
+                if request is not None:
+                    return [request]
         events: list[Event] = []
         self._events = events
         try:
@@ -149,6 +105,34 @@ class FastCgiCodec(CgiCodec):
             raise
         self._settle()
         return events
+
+    def _whole(
+        self, data: bytes, number: int, flags: int, environ: dict[str, str], body: bytes
+    ) -> Request | None:
+        """The request of a Responder that is all of ``data``; None if it has to be judged."""
+        limits = self.limits
+        streams = self._streams
+        stream = streams.get(number)
+        if stream is None:
+            if len(streams) >= limits.multiplex or RESPONDER not in limits.roles:
+                return None
+            stream = Stream(RESPONDER, False)
+        elif not stream.stdin_done or stream.role != RESPONDER:
+            return None
+        if len(data) > limits.request_header_total or len(body) > limits.request_body > 0:
+            return None
+        try:
+            length = body_length(environ)
+        except ValueError:
+            return None
+        if length not in (UNKNOWN, len(body)):
+            return None
+        streams[number] = stream
+        stream.keep = bool(flags & KEEP_CONN) and limits.keep_alive
+        stream.stdin_done = True
+        if CLAIM_MARK in data:
+            environ[CLAIMS] = ""
+        return stream.open(number, environ, length, body)
 
     def receive_eof(self) -> list[Event]:
         """Raise ProtocolError if requests were cut off; a bare connect is silent."""
@@ -248,7 +232,7 @@ class FastCgiCodec(CgiCodec):
                 full = CANT_MPX_CONN if self.limits.multiplex == 1 else OVERLOADED
                 self._refuse_stream(number, True, full)
                 return
-        streams[number] = _Stream(role, keep)
+        streams[number] = Stream(role, keep)
 
     def _forget_ended(self) -> None:
         for number, stream in list(self._streams.items()):
@@ -282,7 +266,7 @@ class FastCgiCodec(CgiCodec):
         else:
             self._data(number, stream, stream.request, content)
 
-    def _params(self, number: int, stream: _Stream, content: bytes) -> None:
+    def _params(self, number: int, stream: Stream, content: bytes) -> None:
         if stream.request is not None:
             if content:
                 raise ProtocolError("FCGI_PARAMS after its end")
@@ -302,7 +286,7 @@ class FastCgiCodec(CgiCodec):
         block = stream.params[0] if len(stream.params) == 1 else b"".join(stream.params)
         stream.params.clear()
         try:
-            environ = _environ(block)
+            environ = variables_of(block)
             length = body_length(environ)
             if stream.role == "filter":
                 stream.data_length = body_length(environ, "FCGI_DATA_LENGTH")
@@ -313,18 +297,17 @@ class FastCgiCodec(CgiCodec):
                 number, stream, "413 Content Too Large", "the request body is too large"
             )
             return
-        request = Request(number, environ, length, b"", True, stream.keep)
-        request.head_only = environ.get("REQUEST_METHOD") == "HEAD"
-        if stream.role != "responder":
+        request = stream.open(number, environ, length, b"")
+        request.more = True
+        if stream.role != RESPONDER:
             environ["FCGI_ROLE"] = stream.role.upper()
         if stream.role == "authorizer":
             request.length = 0
             request.more = False
-        stream.request = request
         stream.fresh = True
         self._events.append(request)
 
-    def _stdin(self, number: int, stream: _Stream, request: Request, content: bytes) -> None:
+    def _stdin(self, number: int, stream: Stream, request: Request, content: bytes) -> None:
         if stream.stdin_done:
             if content and stream.role != "authorizer":
                 raise ProtocolError("FCGI_STDIN after its end")
@@ -351,7 +334,7 @@ class FastCgiCodec(CgiCodec):
             stream.stdin_done = True
             self._complete(stream, Body(number, b"", False))
 
-    def _data(self, number: int, stream: _Stream, request: Request, content: bytes) -> None:
+    def _data(self, number: int, stream: Stream, request: Request, content: bytes) -> None:
         """FCGI_DATA, the file that a Filter works on (section 6.4)."""
         if stream.data_done:
             if content:
@@ -376,7 +359,7 @@ class FastCgiCodec(CgiCodec):
             stream.data_done = True
             self._complete(stream, Data(number, b"", False))
 
-    def _complete(self, stream: _Stream, last: Body) -> None:
+    def _complete(self, stream: Stream, last: Body) -> None:
         """A stream of the request ended; the request is whole when both have."""
         request = stream.request
         assert request is not None
@@ -387,7 +370,7 @@ class FastCgiCodec(CgiCodec):
         else:
             self._events.append(last)
 
-    def _abort(self, number: int, stream: _Stream) -> None:
+    def _abort(self, number: int, stream: Stream) -> None:
         """FCGI_ABORT_REQUEST (section 5.4): answered here unless the request may be running."""
         request = stream.request
         if request is not None:
@@ -400,7 +383,7 @@ class FastCgiCodec(CgiCodec):
         if not stream.keep:
             self.closing = True
 
-    def _answer_stream(self, number: int, stream: _Stream, status: str, reason: str) -> None:
+    def _answer_stream(self, number: int, stream: Stream, status: str, reason: str) -> None:
         """Refuse one request with an answer; the connection stays sound."""
         request = stream.request
         if request is not None:
@@ -408,51 +391,10 @@ class FastCgiCodec(CgiCodec):
             self._events.append(Abort(number))
         del self._streams[number]
         self.refusals.append(f"{status[:3]} {reason}")
-        self._said.append(self._refusal(number, status, reason))
+        self._said.append(refusal_records(number, status, reason))
         if not stream.keep:
             self.closing = True
 
     def _broken(self, number: int, reason: str) -> ProtocolError:
         del self._streams[number]
-        return ProtocolError(reason, self._refusal(number, "400 Bad Request", reason))
-
-    def _refusal(self, number: int, status: str, reason: str) -> bytes:
-        return (
-            stream_records(STDOUT, number, refusal_head(status, reason))
-            + stream_end(STDOUT, number)
-            + end_request(number, 0, REQUEST_COMPLETE)
-        )
-
-    # Replying
-
-    def head(self, request: Request, status: str, headers: Headers, length: int) -> bytes:
-        """The head in an FCGI_STDOUT record."""
-        return stream_records(
-            STDOUT, request.stream, super().head(request, status, headers, length)
-        )
-
-    def body(self, request: Request, data: bytes) -> bytes:
-        """The piece in FCGI_STDOUT records."""
-        return stream_records(STDOUT, request.stream, super().body(request, data))
-
-    def end(self, request: Request) -> bytes:
-        """The end of FCGI_STDOUT and FCGI_END_REQUEST."""
-        request.ended = True
-        number = request.stream
-        return stream_end(STDOUT, number) + end_request(number, 0, REQUEST_COMPLETE)
-
-    def reply(self, request: Request, status: str, headers: Headers, data: bytes) -> bytes:
-        """Head and body in one record where they fit."""
-        content = super().head(request, status, headers, len(data)) + super().body(request, data)
-        return stream_records(STDOUT, request.stream, content) + self.end(request)
-
-    def overloaded(self, request: Request, headers: Headers, data: bytes) -> bytes:
-        """The client gets a 503, and the front end is told FCGI_OVERLOADED (section 5.5)."""
-        reply = self.reply(request, UNAVAILABLE, headers, data)
-        complete = end_request(request.stream, 0, REQUEST_COMPLETE)
-        return reply.removesuffix(complete) + end_request(request.stream, 0, OVERLOADED)
-
-    def errors(self, request: Request, text: str) -> bytes:
-        """The whole of ``wsgi.errors`` in FCGI_STDERR records; at most once a request."""
-        data = text.encode("utf-8", "backslashreplace")
-        return stream_records(STDERR, request.stream, data) + stream_end(STDERR, request.stream)
+        return ProtocolError(reason, refusal_records(number, "400 Bad Request", reason))

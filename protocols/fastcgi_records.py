@@ -26,7 +26,8 @@ GET_VALUES_RESULT: Final = 10
 UNKNOWN_TYPE: Final = 11
 
 KEEP_CONN: Final = 1
-ROLES: Final = {1: "responder", 2: "authorizer", 3: "filter"}
+RESPONDER: Final = "responder"
+ROLES: Final = {1: RESPONDER, 2: "authorizer", 3: "filter"}
 
 REQUEST_COMPLETE: Final = 0
 CANT_MPX_CONN: Final = 1

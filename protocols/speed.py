@@ -12,6 +12,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
 
+#: Number, flags, variables without the foreign names, body.
+WholeRequest = tuple[int, int, dict[str, str], bytes]
 Pairs = Callable[[bytes], dict[str, str] | None]
 
 
@@ -19,6 +21,11 @@ def _not_compiled(block: bytes) -> None:
     del block
 
 
+def _no_request(data: bytes, foreign: frozenset[str]) -> None:
+    del data, foreign
+
+
+fastcgi_request: Callable[[bytes, frozenset[str]], WholeRequest | None] = _no_request
 fastcgi_pairs: Pairs = _not_compiled
 scgi_pairs: Pairs = _not_compiled
 uwsgi_pairs: Pairs = _not_compiled
@@ -27,6 +34,7 @@ if os.environ.get("GATEWAY_PURE", "") in ("", "0"):
     with suppress(ImportError):  # no compiler was there when this was installed
         from protocols import _speed
 
+        fastcgi_request = _speed.fastcgi_request
         fastcgi_pairs = _speed.fastcgi_pairs
         scgi_pairs = _speed.scgi_pairs
         uwsgi_pairs = _speed.uwsgi_pairs

@@ -1,0 +1,60 @@
+"""The sending half of FastCGI: answers in FCGI_STDOUT records (sections 5.3 and 5.5)."""
+
+from __future__ import annotations
+
+from protocols.cgi import CgiCodec, refusal_head
+from protocols.fastcgi_records import (
+    OVERLOADED,
+    REQUEST_COMPLETE,
+    STDERR,
+    STDOUT,
+    end_request,
+    stream_end,
+    stream_records,
+)
+from protocols.model import UNAVAILABLE, Headers, Request
+
+
+def refusal_records(number: int, status: str, reason: str) -> bytes:
+    """A whole answer that refuses one request."""
+    return (
+        stream_records(STDOUT, number, refusal_head(status, reason))
+        + stream_end(STDOUT, number)
+        + end_request(number, 0, REQUEST_COMPLETE)
+    )
+
+
+class FastCgiReplies(CgiCodec):
+    """How answers are framed."""
+
+    def head(self, request: Request, status: str, headers: Headers, length: int) -> bytes:
+        """The head in an FCGI_STDOUT record."""
+        return stream_records(
+            STDOUT, request.stream, super().head(request, status, headers, length)
+        )
+
+    def body(self, request: Request, data: bytes) -> bytes:
+        """The piece in FCGI_STDOUT records."""
+        return stream_records(STDOUT, request.stream, super().body(request, data))
+
+    def end(self, request: Request) -> bytes:
+        """The end of FCGI_STDOUT and FCGI_END_REQUEST."""
+        request.ended = True
+        number = request.stream
+        return stream_end(STDOUT, number) + end_request(number, 0, REQUEST_COMPLETE)
+
+    def reply(self, request: Request, status: str, headers: Headers, data: bytes) -> bytes:
+        """Head and body in one record where they fit."""
+        content = super().head(request, status, headers, len(data)) + super().body(request, data)
+        return stream_records(STDOUT, request.stream, content) + self.end(request)
+
+    def overloaded(self, request: Request, headers: Headers, data: bytes) -> bytes:
+        """The client gets a 503, and the front end is told FCGI_OVERLOADED (section 5.5)."""
+        reply = self.reply(request, UNAVAILABLE, headers, data)
+        complete = end_request(request.stream, 0, REQUEST_COMPLETE)
+        return reply.removesuffix(complete) + end_request(request.stream, 0, OVERLOADED)
+
+    def errors(self, request: Request, text: str) -> bytes:
+        """The whole of ``wsgi.errors`` in FCGI_STDERR records; at most once a request."""
+        data = text.encode("utf-8", "backslashreplace")
+        return stream_records(STDERR, request.stream, data) + stream_end(STDERR, request.stream)
