@@ -8,8 +8,9 @@ encodes the head of an answer the way that every known front end reads it.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
-from protocols.headers import BODYLESS, NOT_MODIFIED, encode_fields, status_code
+from protocols.headers import BODYLESS, NOT_MODIFIED, Fields, encode_fields, status_code
 from protocols.headers import CONTENT_LENGTH as HAS_LENGTH
 from protocols.model import UNKNOWN, Codec, Headers, Request
 
@@ -112,13 +113,20 @@ def refusal_http(status: str, reason: str) -> bytes:
 class CgiCodec(Codec):
     """The reply half of the CGI family: a head, then the body as it is."""
 
+    #: Of whom are the heads that ``encode_head`` makes.
+    heads_of: ClassVar[str] = "CGI"
+
     def head(self, request: Request, status: str, headers: Headers, length: int) -> bytes:
         """Encode the head (RFC 3875 section 6.3), Status last.
 
         HAProxy 2.6 makes any status a 302 when Location comes after Status.
         """
+        fields = headers if type(headers) is Fields else encode_fields(headers)
+        known = fields.heads.get((self.heads_of, status))
+        if known is not None:
+            request.remaining = UNKNOWN if request.head_only else fields.length
+            return known
         code = status_code(status)
-        fields = encode_fields(headers)
         if code in BODYLESS:
             request.head_only = True
             if code != NOT_MODIFIED and fields.kinds & HAS_LENGTH:
@@ -126,6 +134,10 @@ class CgiCodec(Codec):
         lines = fields.lines
         if fields.kinds & HAS_LENGTH:
             request.remaining = UNKNOWN if request.head_only else fields.length
+            if code not in BODYLESS:
+                head = self.encode_head(status, lines)
+                fields.keep_head((self.heads_of, status), head)
+                return head
         elif length != UNKNOWN and code not in BODYLESS and (length or not request.head_only):
             request.remaining = UNKNOWN if request.head_only else length
             lines += f"Content-Length: {length}\r\n"

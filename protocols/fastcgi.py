@@ -130,7 +130,7 @@ class FastCgiCodec(FastCgiReplies):
         streams[number] = stream
         stream.keep = bool(flags & KEEP_CONN) and limits.keep_alive
         stream.stdin_done = True
-        if CLAIM_MARK in data:
+        if data.find(CLAIM_MARK) >= 0:  # ``in`` looks for a number first
             environ[CLAIMS] = ""
         return stream.open(number, environ, length, body)
 

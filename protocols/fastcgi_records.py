@@ -69,6 +69,19 @@ def end_request(number: int, app_status: int, protocol_status: int) -> bytes:
     return _END_BODY.pack(1, END_REQUEST, number, 8, 0, app_status, protocol_status)
 
 
+def whole_answer(number: int, content: bytes) -> bytes:
+    """All of an answer: FCGI_STDOUT with ``content``, its end, FCGI_END_REQUEST."""
+    size = len(content)
+    if number < _MOST_KEPT and 0 < size <= MAX_CONTENT:
+        tail = number << 3 | size & 7
+        return HEADER.pack(1, STDOUT, number, size, -size & 7) + content + _TAILS[tail]
+    return stream_records(STDOUT, number, content) + _answer_end(number)
+
+
+def _answer_end(number: int) -> bytes:
+    return stream_end(STDOUT, number) + end_request(number, 0, REQUEST_COMPLETE)
+
+
 def unknown_type(kind: int) -> bytes:
     """FCGI_UNKNOWN_TYPE (section 4.2)."""
     return record(UNKNOWN_TYPE, 0, bytes((kind, 0, 0, 0, 0, 0, 0, 0)))
@@ -130,3 +143,9 @@ def _long_lengths(block: bytes, position: int) -> tuple[int, int, int]:
         value_length = _LONG.unpack_from(block, position - 1)[0] & 0x7FFFFFFF
         position += 3
     return name_length, value_length, position
+
+
+#: What follows the content of most answers, by number and size modulo 8: front ends
+#: count their requests from 1.
+_MOST_KEPT: Final = 64
+_TAILS: Final = tuple(_PADDING[at & 7] + _answer_end(at >> 3) for at in range(_MOST_KEPT << 3))

@@ -11,17 +11,14 @@ from protocols.fastcgi_records import (
     end_request,
     stream_end,
     stream_records,
+    whole_answer,
 )
 from protocols.model import UNAVAILABLE, Headers, Request
 
 
 def refusal_records(number: int, status: str, reason: str) -> bytes:
     """A whole answer that refuses one request."""
-    return (
-        stream_records(STDOUT, number, refusal_head(status, reason))
-        + stream_end(STDOUT, number)
-        + end_request(number, 0, REQUEST_COMPLETE)
-    )
+    return whole_answer(number, refusal_head(status, reason))
 
 
 class FastCgiReplies(CgiCodec):
@@ -45,8 +42,11 @@ class FastCgiReplies(CgiCodec):
 
     def reply(self, request: Request, status: str, headers: Headers, data: bytes) -> bytes:
         """Head and body in one record where they fit."""
-        content = super().head(request, status, headers, len(data)) + super().body(request, data)
-        return stream_records(STDOUT, request.stream, content) + self.end(request)
+        content = CgiCodec.head(self, request, status, headers, len(data))
+        if not request.head_only:
+            content += data
+        request.ended = True
+        return whole_answer(request.stream, content)
 
     def overloaded(self, request: Request, headers: Headers, data: bytes) -> bytes:
         """The client gets a 503, and the front end is told FCGI_OVERLOADED (section 5.5)."""

@@ -58,12 +58,14 @@ BODYLESS = frozenset({NO_CONTENT, RESET_CONTENT, NOT_MODIFIED})
 #: Most answers of an application have the same few sets of fields; longer ones
 #: are not worth their memory.
 _CACHED_LINES = 1024
+#: Statuses with the same fields for which heads are kept.
+_MOST_HEADS = 4
 
 
 class Fields:
     """Header fields that are checked: the application's pairs and their encoded lines.
 
-    ``heads`` is for a codec to keep, by status, what it makes of them.
+    ``heads`` is for the codecs to keep, by status, what they make of them.
     """
 
     __slots__ = ("heads", "kinds", "length", "lines", "pairs")
@@ -75,7 +77,12 @@ class Fields:
         self.lines = lines
         self.kinds = kinds
         self.length = length
-        self.heads: dict[str, bytes] = {}
+        self.heads: dict[str | tuple[str, str], bytes] = {}
+
+    def keep_head(self, key: str | tuple[str, str], head: bytes) -> None:
+        """Keep what was made of them, while that is not much."""
+        if len(self.heads) < _MOST_HEADS:
+            self.heads[key] = head
 
     def __iter__(self) -> Iterator[tuple[str, str]]:
         return iter(self.pairs)

@@ -18,9 +18,6 @@ from protocols.headers import CONTENT_LENGTH as HAS_LENGTH
 from protocols.http1_head import refusal
 from protocols.model import UNKNOWN, Codec, Headers, Request
 
-#: Statuses with the same fields for which the head is kept.
-_MOST_HEADS = 4
-
 
 class Http1Answers(Codec):
     """How answers are framed (RFC 9112 sections 4, 6 and 7)."""
@@ -78,8 +75,7 @@ class Http1Answers(Codec):
         head = f"HTTP/1.1 {status}\r\n{fields.lines}".encode("latin-1")
         if not fields.kinds & SERVER:
             head += self.server
-        if len(fields.heads) < _MOST_HEADS:
-            fields.heads[status] = head
+        fields.keep_head(status, head)
         return head
 
     def body(self, request: Request, data: bytes) -> bytes:

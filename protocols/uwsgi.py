@@ -51,6 +51,7 @@ class UwsgiCodec(SingleRequestCodec):
     """One uwsgi request; the connection closes after its answer."""
 
     block: ClassVar[str] = "uwsgi variables"
+    heads_of: ClassVar[str] = "uwsgi"
 
     def read_size(self, data: bytes) -> tuple[int, int]:
         """Where the block starts and ends; what is wrong is said as early as it shows."""

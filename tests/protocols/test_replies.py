@@ -7,6 +7,8 @@ import copy
 import pytest
 from codec_harness import Reply, vectors
 
+import protocols
+from protocols import headers
 from protocols.headers import encode_fields, status_code
 from protocols.model import UNKNOWN, Limits, Request
 
@@ -211,3 +213,50 @@ def test_others_have_no_channel_for_errors():
     from protocols.scgi import ScgiCodec
 
     assert ScgiCodec(Limits()).errors(Request(0, {}), "x") == b""
+
+
+@pytest.mark.parametrize("number", [1, 63, 64, 65535])
+@pytest.mark.parametrize("size", [*range(17), 65519, 65528, 65529, 200_000])
+def test_fastcgi_whole_answers(number, size):
+    """An answer in one piece is what its records make, whatever its number and size."""
+    from protocols.fastcgi import FastCgiCodec
+
+    codec = FastCgiCodec(Limits())
+    fields, body = [("Content-Length", str(size))], b"x" * size
+    whole = codec.reply(Request(number, {}), "200 OK", fields, body)
+    request = Request(number, {})
+    pieces = codec.head(request, "200 OK", fields, size), codec.body(request, body)
+    assert stream_of(whole, number) == stream_of(b"".join(pieces) + codec.end(request), number)
+
+
+def stream_of(wire: bytes, number: int) -> bytes:
+    """What is in the records of an answer, of which only the last two may be no content."""
+    content, at = b"", 0
+    while wire[at + 1] == 6:
+        size, padding = int.from_bytes(wire[at + 4 : at + 6], "big"), wire[at + 6]
+        assert wire[at : at + 4] == b"\1\6" + number.to_bytes(2, "big")
+        assert (size + padding) % 8 == 0
+        assert size or wire[at + 8 + padding + 1] == 3
+        content += wire[at + 8 : at + 8 + size]
+        at += 8 + size + padding
+    assert wire[at:] == b"\1\3" + number.to_bytes(2, "big") + b"\0\x08\0\0" + bytes(8)
+    return content
+
+
+def test_protocols_do_not_answer_with_the_heads_of_others(monkeypatch):
+    """They share what is known of header fields."""
+    monkeypatch.setattr("protocols.headers._encoded", {})
+    fields = [("X", "shared"), ("Content-Length", "3")]
+    answers = {name: protocols.codec_class(name)(Limits()) for name in protocols.names()}
+    alone = {}
+    for name, codec in answers.items():
+        headers._encoded.clear()
+        alone[name] = codec.reply(Request(1, {}), "200 OK", fields, b"abc")
+    for _ in range(2):
+        for name, codec in answers.items():
+            assert codec.reply(Request(1, {}), "200 OK", fields, b"abc") == alone[name]
+    assert len(set(alone.values())) > 2
+    for number in range(400, 420):
+        for codec in answers.values():
+            assert b"%d X" % number in codec.reply(Request(1, {}), f"{number} X", fields, b"abc")
+    assert all(len(known.heads) < 8 for known in headers._encoded.values())
