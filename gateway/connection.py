@@ -225,6 +225,13 @@ class Connection(Receiver):
         if self.codec.resets_to_cut(request):
             self.reset = True
 
+    def look_again(self) -> None:
+        """What the loop does when it was asked to look (loop thread)."""
+        if self.is_behind() and not self.closed:
+            self.catch_up()
+        else:
+            self.settle()
+
     def send_later(self) -> None:
         """Have the loop look at this connection."""
         self.worker.hand_back(self)
@@ -252,10 +259,15 @@ class Connection(Receiver):
             )
             if interest != self.interest and not over:
                 self._set_interest(interest)
+            goes_on = bool(self.codec.rest) and not (
+                self.closing or self.active or self.pending or self.output.size
+            )
         if self.gone:
             self.release()
         if over:
             self._begin_close()
+        elif goes_on:
+            self.send_later()
         elif self.worker.retiring and self.codec.concurrent:
             self._hand_over()
 

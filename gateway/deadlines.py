@@ -29,7 +29,9 @@ def sweep(connection: Connection, now: float) -> None:
         connection.lose()
     elif connection.intake:
         _sweep_bodies(connection, now)
-    elif not (connection.output.size or connection.active or connection.pending):
+    elif not (
+        connection.output.size or connection.active or connection.pending or connection.is_behind()
+    ):
         _sweep_waiting(connection, now, waited)
 
 

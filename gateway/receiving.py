@@ -11,6 +11,7 @@ import socket
 from collections import deque
 from contextlib import suppress
 from io import BytesIO
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from gateway.body import Intake
@@ -28,6 +29,9 @@ _BODY_READ_SIZE = 1 << 18
 
 #: Requests of one connection that wait before it is read no further.
 MOST_PENDING = 64
+
+#: How long one connection keeps the loop with what was put off; seconds.
+_TURN = 0.01
 
 
 class Receiver(Channel):
@@ -129,7 +133,9 @@ class Receiver(Channel):
                 self._refuse(ProtocolError("the wrong protocol"))
         if self.pending:
             self.pump()
-        if (
+        if codec.rest:
+            self.catch_up()
+        elif (
             self.closing
             or self.output.size
             or self.gone
@@ -137,6 +143,33 @@ class Receiver(Channel):
             or self.held
             or self.worker.retiring
         ):
+            self.settle()
+
+    def is_behind(self) -> bool:
+        """Whether bytes that were read are still to be decoded."""
+        return bool(self.codec.rest) and not (self.closing or self.gone)
+
+    def catch_up(self) -> None:
+        """Decode what the codec has put off while nothing waits for its turn.
+
+        Not for long: other connections have to have theirs.
+        """
+        codec = self.codec
+        until = monotonic() + _TURN
+        while self.is_behind() and not (self.pending or self.output.size):
+            rest, codec.rest = codec.rest, b""
+            try:
+                self._take_all(codec.receive(rest))
+            except ProtocolError as error:
+                self._take_all(error.events)
+                self._refuse(error)
+            if self.pending:
+                self.pump()
+            if monotonic() > until:
+                break
+        if self.eof and not codec.rest:
+            self.end_of_file()
+        else:
             self.settle()
 
     def choose(self, protocol: str) -> None:
@@ -212,7 +245,11 @@ class Receiver(Channel):
         pending = len(self.pending)
         if not pending:
             self.held = 0
-        return pending <= MOST_PENDING and self.held <= self.settings.body_buffer_size
+        return (
+            pending <= MOST_PENDING
+            and self.held <= self.settings.body_buffer_size
+            and (not self.codec.rest or self.closing)
+        )
 
     def _cannot_keep(self, intake: Intake, error: OSError) -> None:
         """The disk for request bodies is full: this request ends, nothing else does."""
@@ -279,13 +316,14 @@ class Receiver(Channel):
 
     def end_of_file(self) -> None:
         """The peer sends no more; what it asked for is still answered."""
-        try:
-            self.codec.receive_eof()
-        except ProtocolError as error:
-            self.worker.log.info("%s: %s", self.peer, error.reason)
-        self.drop_intake()
         self.eof = True
-        self.closing = True
+        if not self.is_behind():
+            try:
+                self.codec.receive_eof()
+            except ProtocolError as error:
+                self.worker.log.info("%s: %s", self.peer, error.reason)
+            self.drop_intake()
+            self.closing = True
         self.settle()
 
     def drop_intake(self) -> None:

@@ -295,9 +295,9 @@ class Worker:
             self.late = monotonic() - now > _TICK
             if self.late:
                 self._excuse(events)
-            while self._handed_back:
+            for _ in range(len(self._handed_back)):
                 connection = self._handed_back.popleft()
-                self.guarded(connection, connection.settle)
+                self.guarded(connection, connection.look_again)
             if not acceptor.accepting or self.retiring:
                 acceptor.review(now)
             if now >= self._next_sweep or self.stopping:

@@ -55,6 +55,10 @@ _FIRST_BYTES = 32
 #: What is being read.
 _HEAD, _SIZED, _CHUNKED, _DONE = range(4)
 
+#: Requests that one call makes of what arrived; the rest is decoded when these have had
+#: their turn, for a head of 25 bytes becomes 750 bytes of objects.
+_MOST_AT_ONCE = 32
+
 #: Bytes of framing that each byte of a chunked body may come with; chunks of one byte
 #: have 5.
 _FRAMING = 32
@@ -126,6 +130,9 @@ class Http1Codec(Http1Answers):
         position = 0
         while position < len(data):
             if self._state == _HEAD:
+                if len(events) >= _MOST_AT_ONCE:
+                    self.rest = data[position:]
+                    break
                 position = self._receive_head(data, position, events)
             elif self._state == _SIZED:
                 position = self._receive_sized(data, position, events)

@@ -266,10 +266,12 @@ class Codec:
     """One protocol on one connection: bytes to events, replies to bytes.
 
     ``receive`` takes a whole buffer and returns coarse events; pausing means
-    not calling it.  ``outbox`` holds what the protocol itself must say
-    (FCGI_GET_VALUES_RESULT, a refusal of one stream): the driver
-    sends and clears it, and logs and clears ``refusals``, the reasons of what it
-    refuses there.  ``closing`` is set when nothing more will be read: close once
+    not calling it.  Where a small buffer could become a great many events, ``rest``
+    is what it has put off: the driver takes it from there and has it received when
+    those events have had their turn, before anything else.  ``outbox`` holds what
+    the protocol itself must say (FCGI_GET_VALUES_RESULT, a refusal of one stream):
+    the driver sends and clears it, and logs and clears ``refusals``, the reasons of
+    what it refuses there.  ``closing`` is set when nothing more will be read: close once
     the output is flushed.
     """
 
@@ -282,6 +284,9 @@ class Codec:
     marks_claims: ClassVar[bool] = False
     #: Whether raw body bytes may follow ``head`` unframed when ``remaining`` is known.
     raw_body: ClassVar[bool] = True
+
+    #: Bytes that ``receive`` has put off.
+    rest: bytes = b""
 
     outbox: bytes
     refusals: list[str]

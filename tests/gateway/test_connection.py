@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from gateway.connection import Connection
-from gateway.poller import READ
+from gateway.poller import READ, make_poller
 from gateway.service import Service
 from gateway.settings import Settings
 from protocols.model import Request
@@ -40,13 +40,18 @@ def connection(request):
         now=1.0,
         since=1.0,
         retiring=False,
-        hand_back=lambda _: None,
+        handed_back=[],
+        log=SimpleNamespace(info=lambda *_: None),
+        poller=make_poller("auto"),
     )
+    worker.hand_back = worker.handed_back.append
     made = Connection(worker, Service(request.param, settings, None), ours, "peer", {})
+    worker.poller.register(made.number, READ)
     made.interest = READ
     made.lock = Hooked()
     with ours, theirs:
         yield made
+    worker.poller.close()
 
 
 def test_a_request_that_arrives_while_a_thread_finds_nothing_is_served(connection):
@@ -60,3 +65,52 @@ def test_a_request_that_arrives_while_a_thread_finds_nothing_is_served(connectio
     connection.lock.then = arrive
     connection.work(None, 1.0)
     assert connection.worker.queue.qsize() == connection.active == 1
+
+
+PIPELINED = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n" * 1000
+
+
+def serve_all(connection):
+    """What threads of the pool do with what is pending, without an application."""
+    served = len(connection.pending)
+    connection.pending.clear()
+    connection.active = 0
+    return served
+
+
+@pytest.mark.parametrize("connection", ["http"], indirect=True)
+def test_pipelined_requests_are_decoded_a_few_at_a_time(connection):
+    connection.receive(PIPELINED)
+    served = 0
+    while connection.pending:
+        assert len(connection.pending) <= 32
+        assert bool(connection.interest & READ) == (not connection.codec.rest)
+        served += serve_all(connection)
+        connection.look_again()
+    assert served == 1000
+    assert connection.interest == READ
+
+
+@pytest.mark.parametrize("connection", ["http"], indirect=True)
+def test_what_is_put_off_is_not_forgotten_if_threads_are_quick(connection):
+    """They have served everything before the loop has settled what it waits for."""
+
+    def after_the_second_look() -> None:
+        connection.lock.then = lambda: serve_all(connection)
+
+    connection.lock.then = after_the_second_look
+    connection.receive(PIPELINED)
+    assert connection.worker.handed_back == [connection]
+
+
+@pytest.mark.parametrize("connection", ["http"], indirect=True)
+def test_the_end_comes_after_what_was_put_off(connection):
+    """TLS tells of the end together with what came before it."""
+    connection.receive(PIPELINED + b"GET /")
+    connection.end_of_file()
+    served = 0
+    while not connection.closing:
+        served += serve_all(connection)
+        connection.look_again()
+    served += serve_all(connection)
+    assert served == 1000

@@ -123,15 +123,12 @@ class Feed:
     def send(self, pieces: Iterable[bytes]) -> bool:
         """Feed pieces and answer what is complete; False once the codec refused."""
         for piece in pieces:
-            if not piece:
-                continue
             try:
-                events = self.codec.receive(piece)
+                for events in received(self.codec, piece):
+                    self._take(events)
             except ProtocolError as error:
                 self.outcome.refused, self.outcome.reply = error.reason or "?", error.reply
-                events = error.events
-            self._take(events)
-            if self.outcome.refused:
+                self._take(error.events)
                 assert self.codec.closing, "a refusal must close"
                 return False
         for request, seen in zip(self.requests, self.outcome.requests, strict=True):
@@ -193,6 +190,16 @@ class Feed:
             for value in (*seen.environ, *seen.environ.values()):
                 assert type(value) is str
                 value.encode("latin-1")
+
+
+def received(codec: Codec, data: bytes) -> Iterator[list[Event]]:
+    """What ``codec`` makes of ``data``, and of what it puts off.  Raises ProtocolError."""
+    while data:
+        yield codec.receive(data)
+        put_off, codec.rest = codec.rest, b""
+        assert data.endswith(put_off)
+        assert len(put_off) < len(data)
+        data = put_off
 
 
 def unmarked(codec: Codec, environ: dict[str, str]) -> dict[str, str]:

@@ -13,9 +13,9 @@ from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from typing import Any
 
-from codec_harness import Feed, Outcome, run, single_bytes, whole
+from codec_harness import Feed, Outcome, received, run, single_bytes, whole
 
-from protocols.model import UNKNOWN, Codec, Limits, ProtocolError, Request
+from protocols.model import UNKNOWN, Codec, Event, Limits, ProtocolError, Request
 
 #: Small, so that inputs reach the limits.
 LIMITS: dict[str, Any] = {
@@ -110,12 +110,8 @@ def check_bounds(codec_class: type[Codec], data: bytes, choices: random.Random) 
     tail = data[choices.randrange(len(data)) :] if data else b""
     answers = choices.random() < 0.5
     for count, piece in enumerate((data, *[tail] * AGAIN)):
-        if piece and not codec.closing:
-            try:
-                events = codec.receive(piece)
-            except ProtocolError as error:
-                events = error.events
-            for event in events:
+        if not codec.closing:
+            for event in all_events(codec, piece):
                 if answers and type(event) is Request and not event.more:
                     codec.reply(event, "200 OK", [], b"")
         codec.outbox = b""  # as the driver does
@@ -123,6 +119,17 @@ def check_bounds(codec_class: type[Codec], data: bytes, choices: random.Random) 
         if count in (AGAIN // 2, AGAIN):
             size = held(codec)
             assert size <= MOST_HELD, f"{size} bytes held"
+
+
+def all_events(codec: Codec, data: bytes) -> list[Event]:
+    """What comes out of ``data``, up to an error."""
+    events: list[Event] = []
+    try:
+        for more in received(codec, data):
+            events += more
+    except ProtocolError as error:
+        events += error.events
+    return events
 
 
 def held(value: object, depth: int = 6) -> int:
@@ -145,11 +152,7 @@ def check_answers(codec_class: type[Codec], parts: Sequence[bytes], choices: ran
     """Every request that is whole can be answered, in one go and in pieces, and again."""
     codec = codec_class(Limits(**LIMITS))
     for part in parts:
-        try:
-            events = codec.receive(part) if part else []
-        except ProtocolError as error:
-            events = error.events
-        for event in events:
+        for event in all_events(codec, part):
             if type(event) is Request and not event.more:
                 answer(codec, event, choices)
 

@@ -391,6 +391,18 @@ def test_many_pipelined_requests_are_all_answered(rules):
     follow(rules, peer)
 
 
+def test_thousands_of_pipelined_requests_are_answered_in_order(rules):
+    """More than is decoded at once, all there before the first is, behind a body that came late."""
+    peer = rules.connect("http")
+    begun = Http.encode("/echo", method="POST", body=b"12")
+    peer.send(begun[:-1])
+    peer.send(begun[-1:] + b"".join(Http.encode(f"/digests?{number}") for number in range(3000)))
+    assert peer.answer().body == b"12"
+    for number in range(3000):
+        assert peer.answer().body.startswith(f"{number} ".encode())
+    follow(rules, peer)
+
+
 def test_bodies_that_wait_behind_an_answer_are_bounded(rules):
     """Who takes no answer cannot have many bodies kept; all of them are served once it does."""
     bodies = [bytes([number]) * 200_000 for number in range(60)]

@@ -5,6 +5,7 @@ import json
 import socket
 import ssl
 import struct
+from contextlib import suppress
 
 import pytest
 from clients import EOF, Gate, Http
@@ -75,6 +76,21 @@ def test_pipelined_requests_are_answered_in_turn(served):
         bodies = [numbered(size) for size in (1, 40_000, 7, 100_000, 0, 16_384, 3)]
         peer.send(b"".join(peer.encode("/echo", method="POST", body=body) for body in bodies))
         assert [peer.answer().body for _ in bodies] == bodies
+
+
+def test_what_was_asked_before_the_goodbye_is_answered(served, authority):
+    """More than is decoded at once, and the end of it, arrive together."""
+    peer = wire(served, authority)
+    peer.handshake()
+    asked = peer.seal(Http.encode("/pid") * 200)
+    with suppress(ssl.SSLWantReadError):
+        peer.tls.unwrap()
+    peer.send(asked + peer.sealed())
+    answers = b""
+    with suppress(ssl.SSLZeroReturnError):
+        while piece := peer.open():
+            answers += piece
+    assert answers.count(b"HTTP/1.1 200 OK") == 200
 
 
 def test_twenty_megabytes_both_ways(served):
