@@ -116,7 +116,7 @@ class Connection(Receiver):
         in_order = self.slots == 1
         if queue is None:
             while self.pending and not self.gone and not (in_order and self.output.size):
-                self._serve(self.pending.popleft(), worker.seat, worker.since)
+                self._serve(self.pending.pop(0), worker.seat, worker.since)
             return
         with self.lock:
             if in_order:
@@ -185,7 +185,7 @@ class Connection(Receiver):
         if self.gone or not self.pending:
             return None
         if self.slots == 1:
-            return self.pending.popleft()
+            return self.pending.pop(0)
         for index, item in enumerate(tuple(self.pending)):  # the loop may append meanwhile
             assert type(item) is Request
             if item.stream not in self.running:
