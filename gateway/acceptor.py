@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,8 @@ from gateway.connection import Connection
 from gateway.handover import Handover
 from gateway.linux import seconds_since_data
 from gateway.proxied import ProxiedConnection
-from gateway.service import Service, may_be_many
+from gateway.receiving import NOTHING
+from gateway.service import Service, may_be_many, server_variables
 from gateway.shortage import Shortage
 from gateway.sockets import Listener
 from gateway.trust import unmapped
@@ -171,12 +173,10 @@ class Acceptor:
         return True
 
     def _connection(self, service: Service, sock: socket.SocketType, address: Any) -> Connection:
-        base = service.base
         peer = service.peer if service.is_unix else f"{address[0]}:{address[1]}"
-        if service.codec_class.origin:
-            base = base | _addresses(sock, service, address)
+        own = _addresses(service, sock, address)
         kind = self._kinds[service.listener]
-        connection = kind(self._worker, service, sock, peer, base)
+        connection = kind(self._worker, service, sock, peer, own)
         self._worker.connections[connection.number] = connection
         return connection
 
@@ -190,15 +190,11 @@ def _kind(service: Service) -> type[Connection]:
     return TlsConnection
 
 
-def _addresses(sock: socket.SocketType, service: Service, address: Any) -> dict[str, str]:
-    """SERVER_* and REMOTE_* of a connection (RFC 3875 section 4.1)."""
-    if service.is_unix:
-        port = "80" if service.tls is None else "443"
-        return {"SERVER_NAME": "localhost", "SERVER_PORT": port, "REMOTE_ADDR": ""}
-    local = sock.getsockname()
-    return {
-        "SERVER_NAME": unmapped(local[0]),
-        "SERVER_PORT": str(local[1]),
-        "REMOTE_ADDR": unmapped(address[0]),
-        "REMOTE_PORT": str(address[1]),
-    }
+def _addresses(service: Service, sock: socket.SocketType, address: Any) -> Mapping[str, str]:
+    """SERVER_* and REMOTE_* of a connection (RFC 3875 section 4.1) that others do not share."""
+    if service.is_unix or not service.codec_class.origin:
+        return NOTHING
+    remote = {"REMOTE_ADDR": unmapped(address[0]), "REMOTE_PORT": str(address[1])}
+    if "SERVER_NAME" in service.base:
+        return remote
+    return server_variables(sock.getsockname()) | remote

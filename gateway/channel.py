@@ -174,10 +174,11 @@ class Channel:
 
     def release(self) -> None:
         """Let go of the files that are sent; called without the lock."""
-        while True:
-            try:  # another thread may be at it too
-                done = self.output.released.pop()
-            except IndexError:
+        released = self.output.released
+        while released:
+            try:
+                done = released.pop()
+            except IndexError:  # another thread is at it too
                 return
             done()
 

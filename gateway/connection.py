@@ -15,7 +15,7 @@ from contextlib import suppress
 from time import monotonic
 
 from gateway.channel import ClientDisconnected
-from gateway.linux import unsent
+from gateway.linux import has_unread, unsent
 from gateway.poller import READ, WRITE
 from gateway.receiving import Receiver
 from gateway.scoreboard import Seat
@@ -25,9 +25,6 @@ from protocols.model import Request
 #: How long a closed connection is still read in all, so that no reset overtakes
 #: the answer; seconds.
 LINGER_TOTAL = 30.0
-
-#: What is read, and dropped, to see whether there is anything.
-_PROBE_SIZE = 16384
 
 #: An answer that is larger is on its way for a while after it was sent.
 _IN_FLIGHT = 1 << 16
@@ -332,12 +329,7 @@ class Connection(Receiver):
         """Whether the peer sent, or may still send, what nobody will read."""
         if self.codec.concurrent:
             return True  # FastCGI streams that nobody asked for: flup's client ends FCGI_DATA late
-        if not self.codec.origin:
-            return False
-        try:
-            return bool(self.sock.recv(_PROBE_SIZE))
-        except OSError:
-            return False
+        return self.codec.origin and has_unread(self.sock)
 
     def _discard(self, data: bytes) -> None:
         if data:
@@ -351,7 +343,8 @@ class Connection(Receiver):
             return
         self.closed = True
         self.worker.forget(self)
-        self.drop_intake()
+        if self.intake:
+            self.drop_intake()
         with self.lock:
             self._drop()
         self.release()

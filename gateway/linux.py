@@ -1,4 +1,4 @@
-"""What only Linux offers; nothing happens elsewhere."""
+"""What only Linux offers, where nothing happens elsewhere; what the kernel knows of a socket."""
 
 from __future__ import annotations
 
@@ -13,6 +13,9 @@ import termios
 #: linux/prctl.h
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
+
+#: linux/in.h and linux/in6.h.
+_TRANSPARENT = {socket.AF_INET: (socket.IPPROTO_IP, 19), socket.AF_INET6: (socket.IPPROTO_IPV6, 75)}
 
 #: linux/tcp.h: tcpi_last_data_recv in struct tcp_info, milliseconds.
 _LAST_DATA = struct.Struct("=I")
@@ -42,6 +45,28 @@ def unsent(sock: socket.SocketType) -> int:
         return 0
     count: int = struct.unpack("i", answer)[0]
     return count
+
+
+def is_transparent(sock: socket.socket) -> bool:
+    """Whether a listening socket takes connections to others' addresses (ip(7), IP_TRANSPARENT)."""
+    option = _TRANSPARENT.get(sock.family)
+    if not sys.platform.startswith("linux") or option is None:
+        return False
+    return bool(sock.getsockopt(*option))
+
+
+def has_unread(sock: socket.SocketType) -> bool:
+    """Whether bytes have arrived at a socket that nobody has read (ioctl(2), FIONREAD).
+
+    On any system: reading would tell as well, but mostly by an exception, which
+    costs several times as much.
+    """
+    count = bytearray(4)
+    try:
+        fcntl.ioctl(sock.fileno(), termios.FIONREAD, count)
+    except OSError:
+        return False
+    return any(count)
 
 
 def _prctl(option: int, value: int) -> bool:

@@ -218,7 +218,7 @@ class _Connection:
         self.codec = CgiAnswers(Limits())
         # As for any other of the family, but for what is said of the process.
         self.service = Service(CGI, settings, log, codec=CgiAnswers)
-        self.base = self.service.base | {
+        self.own = {
             "wsgi.multithread": False,
             "wsgi.multiprocess": True,
             "wsgi.run_once": True,

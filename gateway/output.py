@@ -225,6 +225,8 @@ class Output:
 
     def clear(self) -> None:
         """Drop everything."""
+        if not self.size and self._file is None:
+            return
         self.released += [
             chunk.release
             for chunk in self._chunks

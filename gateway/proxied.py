@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from gateway.connection import Connection
+from gateway.service import server_variables
 from gateway.trust import unmapped
 from protocols.model import ProtocolError
 from protocols.proxy_protocol import Announced, ProxyHeader
@@ -29,9 +31,9 @@ class ProxiedConnection(Connection):
         service: Service,
         sock: socket.SocketType,
         peer: str,
-        base: dict[str, Any],
+        own: Mapping[str, Any],
     ) -> None:
-        super().__init__(worker, service, sock, peer, base)
+        super().__init__(worker, service, sock, peer, own)
         version = service.proxy_protocol
         #: None once it is read, or will not come.
         self.header: ProxyHeader | None = None if version == "off" else ProxyHeader(version)
@@ -78,14 +80,14 @@ class ProxiedConnection(Connection):
         self.label = f"{self.peer}\0{self.service.protocol}"
         if not self.codec.origin:
             return  # the front end says who its client is
-        self.base = self.base | {
+        own = {
             "REMOTE_ADDR": unmapped(announced.source),
             "REMOTE_PORT": str(announced.source_port),
-            "SERVER_NAME": unmapped(announced.destination),
-            "SERVER_PORT": str(announced.destination_port),
+            **server_variables((announced.destination, announced.destination_port)),
         }
         if announced.tls:
-            self.base |= {"wsgi.url_scheme": "https", "HTTPS": "on"}
+            own |= {"wsgi.url_scheme": "https", "HTTPS": "on"}
+        self.own = own
 
     def _hand_over(self) -> None:
         """Not before the header: the next worker would not wait for one."""

@@ -8,9 +8,11 @@ its turn; what breaks the protocol is refused.
 from __future__ import annotations
 
 import socket
+from collections.abc import Mapping
 from contextlib import suppress
 from io import BytesIO
 from time import monotonic
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from gateway.body import Intake
@@ -33,12 +35,15 @@ MOST_PENDING = 64
 _TURN = 0.01
 
 
+#: Of an environ, where a connection has nothing of its own.
+NOTHING: Mapping[str, Any] = MappingProxyType({})
+
+
 class Receiver(Channel):
     """The state of one connection, and how bytes change it."""
 
     __slots__ = (
         "active",
-        "base",
         "closed",
         "closing",
         "codec",
@@ -52,6 +57,7 @@ class Receiver(Channel):
         "linger_until",
         "lingers",
         "number",
+        "own",
         "partial",
         "peer",
         "pending",
@@ -70,12 +76,13 @@ class Receiver(Channel):
         service: Service,
         sock: socket.SocketType,
         peer: str,
-        base: dict[str, Any],
+        own: Mapping[str, Any],
     ) -> None:
         super().__init__(sock, worker.settings)
         self.worker = worker
         self.service: Service = service
-        self.base = base
+        #: What is in the environ of its requests beside what is in every one of the service.
+        self.own = own
         self.peer = peer
         #: What the scoreboard says of every request of this connection.
         self.label = f"{peer}\0{service.protocol}"
@@ -181,7 +188,7 @@ class Receiver(Channel):
             self.peer = chosen.peer
         self.label = f"{self.peer}\0{chosen.protocol}"
         if not chosen.codec_class.origin:  # else it has what a connection starts with
-            self.base = chosen.base
+            self.own = NOTHING
             self.codec.close()
             self.codec = chosen.codec_class(chosen.limits)
             self.slots = chosen.limits.multiplex if self.codec.concurrent else 1

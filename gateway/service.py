@@ -12,7 +12,7 @@ from gateway.errorlog import ErrorStream
 from gateway.filewrapper import FileWrapper
 from gateway.guard import Guard, guard_for
 from gateway.settings import Settings
-from gateway.trust import Forwarding, Peers
+from gateway.trust import Forwarding, Peers, unmapped
 from protocols import codec_class
 from protocols.detect import AUTO, CHOICES
 from protocols.http1_head import is_claim
@@ -105,6 +105,7 @@ class Service:
         }
         if self.codec_class.origin:
             self.base["SERVER_SOFTWARE"] = f"gateway/{__version__}"
+            self.base |= _local_variables(listener)
             self.base["wsgi.url_scheme"] = "http"
             if self.tls is not None:
                 self.base |= {"wsgi.url_scheme": "https", "HTTPS": "on"}
@@ -138,6 +139,22 @@ class Service:
                 allow=listener.allow,
                 proxied=self.proxy_protocol != "off",
             )
+
+
+def _local_variables(listener: Listener | None) -> dict[str, str]:
+    """What all connections of a socket have of SERVER_* and REMOTE_* (RFC 3875 section 4.1)."""
+    if listener is None:
+        return {}
+    if listener.is_unix:
+        port = "443" if listener.context else "80"
+        return {"SERVER_NAME": "localhost", "SERVER_PORT": port, "REMOTE_ADDR": ""}
+    local = listener.local_address()
+    return {} if local is None else server_variables(local)
+
+
+def server_variables(local: tuple[Any, ...]) -> dict[str, str]:
+    """SERVER_* of a connection that has this address on our side."""
+    return {"SERVER_NAME": unmapped(local[0]), "SERVER_PORT": str(local[1])}
 
 
 def _normaliser(mount: Normaliser | None, forwarding: Forwarding, *, marked: bool) -> Normaliser:

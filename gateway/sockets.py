@@ -9,9 +9,11 @@ import pwd
 import socket
 import stat
 from collections.abc import Callable, Mapping, Sequence
+from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 
 from gateway.addresses import AUTO_ONLY_HERE, HTTPS, Address, is_loopback
+from gateway.linux import is_transparent
 from protocols.detect import AUTO
 
 if TYPE_CHECKING:
@@ -73,6 +75,13 @@ class Listener:
         sock = socket.SocketType(self._family, _STREAM, 0, number)
         sock.setblocking(False)
         return sock, address
+
+    def local_address(self) -> tuple[Any, ...] | None:
+        """The address of our side of all its connections; None if they may differ."""
+        if self.is_unix or is_transparent(self.sock):
+            return None
+        address: tuple[Any, ...] = self.sock.getsockname()
+        return None if ip_address(address[0].partition("%")[0]).is_unspecified else address
 
     def __str__(self) -> str:
         return f"{HTTPS if self.tls else self.protocol} on {describe(self.sock)}"

@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 import socket
 import ssl
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -180,9 +181,9 @@ class TlsConnection(ProxiedConnection):
         service: Service,
         sock: socket.SocketType,
         peer: str,
-        base: dict[str, Any],
+        own: Mapping[str, Any],
     ) -> None:
-        super().__init__(worker, service, sock, peer, base)
+        super().__init__(worker, service, sock, peer, own)
         assert service.tls is not None
         self.tls = Tls(service.tls)
         settings = self.settings
@@ -211,7 +212,7 @@ class TlsConnection(ProxiedConnection):
             return
         if self.tls.established and not greeted:
             self.since = self.worker.now  # the request has its own time
-            self.base = self.base | self.tls.variables()
+            self.own = {**self.own, **self.tls.variables()}
         self._go_on(plain)
 
     def _is_handshake(self, data: bytes) -> bool:

@@ -111,10 +111,12 @@ class Exchange(Answer):
     def _call(self, seat: Seat) -> None:
         connection = self.connection
         environ: dict[str, Any] = self.request.environ
-        environ.update(connection.base)
-        normalise = connection.service.normalise
-        if normalise is not None:
-            normalise(environ)
+        service = connection.service
+        environ.update(service.base)
+        own = connection.own
+        if own:
+            environ.update(own)
+        service.normalise(environ)
         environ["RAW_URI"] = uri = environ["REQUEST_URI"]
         if self.request.aborted:
             raise ClientDisconnected("aborted before it ran")

@@ -34,8 +34,8 @@ class Wire:
         self.worker = worker
         self.codec = codec_class("http")(Limits())
         self.settings = worker.settings
-        self.service = SimpleNamespace(normalise=None, protocol="http")
-        self.base = {}
+        self.service = SimpleNamespace(normalise=lambda _: None, protocol="http", base={})
+        self.own = {}
         self.peer = "peer"
         self.label = "peer\0http"
         self.gone = False

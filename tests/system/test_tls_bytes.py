@@ -248,7 +248,7 @@ def test_the_first_request_has_its_own_time(connection, pair, authority):
     connection.worker.now = 3.0
     connection.receive(client.seal(b"GET / HT"))
     assert connection.since == 2.0
-    assert connection.base["SSL_PROTOCOL"] == "TLSv1.3"
+    assert connection.own["SSL_PROTOCOL"] == "TLSv1.3"
 
 
 def test_a_peer_that_has_tls_speak_and_never_listens_is_dropped(connection):
