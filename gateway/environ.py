@@ -104,43 +104,54 @@ def cgi_normaliser(mount: str | None, path_info_source: str) -> Callable[[Enviro
 
     The function returned raises BadVariables.
     """
+    as_spelt = path_info_source == "request_uri"
 
     def apply(environ: Environ) -> None:
-        method = environ.get("REQUEST_METHOD")
-        if not method:
-            raise BadVariables("REQUEST_METHOD is missing")
-        if method not in _METHODS and TOKEN.fullmatch(method) is None:
-            raise BadVariables("REQUEST_METHOD is no method")
-        path, query = split_uri(environ.get("REQUEST_URI", ""))
-        set_paths(environ, mount, path)
-        if path_info_source == "request_uri":
-            take_client_spelling(environ, path)
+        get = environ.get
+        method = get("REQUEST_METHOD")
+        if method not in _METHODS:
+            check_method(method)
+        uri = get("REQUEST_URI", "")
+        set_paths(environ, mount, uri)
+        if as_spelt:
+            take_client_spelling(environ, split_uri(uri)[0])
         if "QUERY_STRING" not in environ:
-            environ["QUERY_STRING"] = query or ""
-        if not environ.get("REQUEST_URI"):
+            environ["QUERY_STRING"] = split_uri(uri)[1] or ""
+        if not uri:
             environ["REQUEST_URI"] = rebuilt_uri(environ)
         set_server(environ)
         for name in _OPTIONAL:
-            if environ.get(name) == "":
+            if name in environ and not environ[name]:
                 del environ[name]
-        length = environ.get("CONTENT_LENGTH")
+        length = get("CONTENT_LENGTH")
         if length in ("", "-1") or (length == "0" and method in _NO_BODY_METHODS):
             del environ["CONTENT_LENGTH"]
 
     return apply
 
 
-def set_paths(environ: Environ, mount: str | None, uri_path: str) -> None:
+def check_method(method: str | None) -> None:
+    """Raise BadVariables for what is no method (RFC 9110 section 9.1)."""
+    if not method:
+        raise BadVariables("REQUEST_METHOD is missing")
+    if TOKEN.fullmatch(method) is None:
+        raise BadVariables("REQUEST_METHOD is no method")
+
+
+def set_paths(environ: Environ, mount: str | None, uri: str) -> None:
     """SCRIPT_NAME and PATH_INFO from whatever the front end sent of them."""
     script = environ.get("SCRIPT_NAME", "")
     info = environ.get("PATH_INFO")
+    if info and not script and mount is None:
+        environ["SCRIPT_NAME"] = ""
+        return
     if script == "/":  # PEP 3333: the root is the empty string
         script = ""
         if info is not None and info[:1] != "/":
             info = "/" + info
-    routed, is_script = routed_path(environ, script, info, uri_path)
-    if not routed and uri_path:
-        routed = decode_path(uri_path)
+    routed, is_script = routed_path(environ, script, info, uri)
+    if not routed:
+        routed = decode_path(split_uri(uri)[0])
     if mount is not None:
         mount_at(environ, mount, routed)
     elif info is not None and (script or info):
@@ -154,14 +165,14 @@ def set_paths(environ: Environ, mount: str | None, uri_path: str) -> None:
         environ["PATH_INFO"] = routed
 
 
-def routed_path(environ: Environ, script: str, info: str | None, uri_path: str) -> tuple[str, bool]:
+def routed_path(environ: Environ, script: str, info: str | None, uri: str) -> tuple[str, bool]:
     """The decoded path that the front end routed, and whether SCRIPT_NAME is all of it."""
     if info is not None:
         return script + info, False
     document = environ.get("DOCUMENT_URI")
     if document:
         return document, False
-    decoded = decode_path(uri_path)
+    decoded = decode_path(split_uri(uri)[0])
     if script:
         same_place = tidy(script) == tidy(decoded)
         if same_place or not below(decoded, script):
@@ -195,19 +206,28 @@ def rebuilt_uri(environ: Environ) -> str:
 
 def set_server(environ: Environ) -> None:
     """wsgi.url_scheme, SERVER_NAME, SERVER_PORT and SERVER_PROTOCOL (RFC 3875 section 4.1)."""
-    scheme = environ.get("REQUEST_SCHEME")
-    if environ.get("HTTPS", "").lower() in _TRUE:
+    get = environ.get
+    https = get("HTTPS")
+    scheme = get("REQUEST_SCHEME")
+    if https and https.lower() in _TRUE:
         scheme = "https"
     elif scheme not in ("http", "https"):
         scheme = "http"
     environ["wsgi.url_scheme"] = scheme
-    name = environ.get("SERVER_NAME", "")
-    if ":" in name:  # HAProxy sends the Host field with its port
-        host, _, port = name.rpartition(":")
-        if port.isdigit() and (":" not in host or host.endswith("]")):
-            name = host
-    environ["SERVER_NAME"] = name or "localhost"
-    if not environ.get("SERVER_PORT"):
+    name = get("SERVER_NAME")
+    if not name:
+        environ["SERVER_NAME"] = "localhost"
+    elif ":" in name:
+        environ["SERVER_NAME"] = without_port(name)
+    if not get("SERVER_PORT"):
         environ["SERVER_PORT"] = "443" if scheme == "https" else "80"
-    if not environ.get("SERVER_PROTOCOL"):
+    if not get("SERVER_PROTOCOL"):
         environ["SERVER_PROTOCOL"] = "HTTP/1.0"
+
+
+def without_port(name: str) -> str:
+    """A SERVER_NAME alone: HAProxy sends the Host field with its port."""
+    host, _, port = name.rpartition(":")
+    if port.isdigit() and (":" not in host or host.endswith("]")):
+        return host or "localhost"
+    return name
