@@ -13,14 +13,14 @@
 #include <stdint.h>
 #include <string.h>
 
-/* Front ends send the same few names with every request: their str objects,
- * whose hash is known, are kept.  A peer can only replace entries. */
+/* Front ends send the same few names with every request, and mostly the same
+ * values: their str objects are kept.  A peer can only replace entries. */
 #define SLOTS 512
-#define LONGEST_NAME 64
+#define LONGEST 64
 
 struct known {
-    PyObject *name;
-    int is_foreign; /* it is in ``foreign`` */
+    PyObject *name, *value; /* the last value that was short enough */
+    int is_foreign;         /* it is in ``foreign`` */
 };
 
 static struct known names[SLOTS];
@@ -35,42 +35,65 @@ leave_out(PyObject *asked)
 
     if (asked == foreign)
         return;
-    for (slot = 0; slot < SLOTS; slot++)
+    for (slot = 0; slot < SLOTS; slot++) {
         Py_CLEAR(names[slot].name);
+        Py_CLEAR(names[slot].value);
+    }
     Py_XSETREF(foreign, Py_NewRef(asked));
 }
 
-/* The name, which the caller owns if ``name`` is set; 0 or -1 as a C API function. */
-static int
-look_up(const unsigned char *text, Py_ssize_t size, struct known *found)
+/* What stands at both ends tells most names apart. */
+static struct known *
+slot_of(const unsigned char *text, Py_ssize_t size)
 {
-    struct known *kept = NULL;
-    uint32_t slot = (uint32_t)size;
-    Py_ssize_t at;
+    uint64_t first = 0, last = 0;
+    size_t part = size < 8 ? (size_t)size : 8;
 
-    for (at = 0; size <= LONGEST_NAME && at < size && text[at] < 128; at++)
-        slot = slot * 31 + text[at];
-    if (at == size && size) {
-        kept = &names[(slot ^ (slot >> 15)) % SLOTS];
-        if (kept->name != NULL && PyUnicode_GET_LENGTH(kept->name) == size &&
-            memcmp(PyUnicode_1BYTE_DATA(kept->name), text, (size_t)size) == 0) {
-            found->name = Py_NewRef(kept->name);
-            found->is_foreign = kept->is_foreign;
-            return 0;
-        }
-    }
-    found->name = PyUnicode_DecodeLatin1((const char *)text, size, NULL);
-    if (found->name == NULL)
+    memcpy(&first, text, part);
+    memcpy(&last, text + size - part, part);
+    first = (first * 0x9E3779B97F4A7C15u ^ last) * 0xC2B2AE3D27D4EB4Fu + (uint64_t)size;
+    return &names[(first >> 32) % SLOTS];
+}
+
+static int
+is_text(PyObject *object, const unsigned char *text, Py_ssize_t size)
+{
+    return object != NULL && PyUnicode_GET_LENGTH(object) == size &&
+           memcmp(PyUnicode_1BYTE_DATA(object), text, (size_t)size) == 0;
+}
+
+/* A new reference to the text, which replaces what is kept unless it is the same. */
+static PyObject *
+text_object(PyObject **kept, const unsigned char *text, Py_ssize_t size)
+{
+    PyObject *made;
+
+    if (is_text(*kept, text, size))
+        return Py_NewRef(*kept);
+    made = PyUnicode_DecodeLatin1((const char *)text, size, NULL);
+    if (made != NULL)
+        Py_XSETREF(*kept, Py_NewRef(made));
+    return made;
+}
+
+/* Make ``at`` the slot of a name; 0 or -1 as a C API function. */
+static int
+take_slot(struct known *at, const unsigned char *text, Py_ssize_t size)
+{
+    PyObject *name;
+    int is_foreign = 0;
+
+    if (is_text(at->name, text, size))
+        return 0;
+    name = PyUnicode_DecodeLatin1((const char *)text, size, NULL);
+    if (name != NULL && foreign != NULL)
+        is_foreign = PySet_Contains(foreign, name);
+    if (name == NULL || is_foreign < 0) {
+        Py_XDECREF(name);
         return -1;
-    found->is_foreign = foreign != NULL ? PySet_Contains(foreign, found->name) : 0;
-    if (found->is_foreign < 0) {
-        Py_CLEAR(found->name);
-        return -1;
     }
-    if (kept != NULL) {
-        kept->is_foreign = found->is_foreign;
-        Py_XSETREF(kept->name, Py_NewRef(found->name));
-    }
+    at->is_foreign = is_foreign;
+    Py_XSETREF(at->name, name);
     return 0;
 }
 
@@ -86,23 +109,27 @@ enter(const struct target *to, const unsigned char *name_text, Py_ssize_t name_s
       const unsigned char *value_text, Py_ssize_t value_size)
 {
     Py_ssize_t before = PyDict_GET_SIZE(to->environ);
-    struct known known;
-    PyObject *value;
+    struct known once = {NULL, NULL, 0}, *known = &once;
+    PyObject *value, *any = NULL;
     int outcome = -1;
 
-    if (look_up(name_text, name_size, &known) < 0)
+    if (name_size <= LONGEST)
+        known = slot_of(name_text, name_size);
+    if (take_slot(known, name_text, name_size) < 0)
         return -1;
-    if (known.is_foreign && to->drops) {
-        Py_DECREF(known.name);
+    if (known->is_foreign && to->drops) {
+        Py_XDECREF(once.name);
         return 1;
     }
-    value = PyUnicode_DecodeLatin1((const char *)value_text, value_size, NULL);
+    value = text_object(value_size <= LONGEST ? &known->value : &any, value_text, value_size);
     if (value != NULL) {
-        if (PyDict_SetItem(to->environ, known.name, value) == 0)
+        if (PyDict_SetItem(to->environ, known->name, value) == 0)
             outcome = PyDict_GET_SIZE(to->environ) > before;
         Py_DECREF(value);
     }
-    Py_DECREF(known.name);
+    Py_XDECREF(any);
+    Py_XDECREF(once.name);
+    Py_XDECREF(once.value);
     return outcome;
 }
 
@@ -222,7 +249,8 @@ next_scgi(const struct target *to, const unsigned char **at, const unsigned char
 }
 
 /* FastCGI 1.0 section 3.3. */
-enum { BEGIN_REQUEST = 1, PARAMS = 4, STDIN = 5, HEAD_SIZE = 8, RESPONDER = 1 };
+enum { BEGIN_REQUEST = 1, END_REQUEST = 3, PARAMS = 4, STDIN = 5, STDOUT = 6 };
+enum { HEAD_SIZE = 8, RESPONDER = 1, LARGEST = 65528 };
 
 struct record {
     int kind, number;
@@ -306,7 +334,58 @@ scgi_pairs(PyObject *Py_UNUSED(module), PyObject *block)
     return read_block(block, next_scgi);
 }
 
+static unsigned char *
+put_head(unsigned char *at, int kind, long number, size_t size)
+{
+    *at++ = 1;
+    *at++ = (unsigned char)kind;
+    *at++ = (unsigned char)(number >> 8);
+    *at++ = (unsigned char)number;
+    *at++ = (unsigned char)(size >> 8);
+    *at++ = (unsigned char)size;
+    *at++ = (unsigned char)(-size & 7);
+    *at++ = 0;
+    return at;
+}
+
+static PyObject *
+fastcgi_answer(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t count)
+{
+    size_t head, data, size, padding;
+    unsigned char *at;
+    PyObject *answer;
+    long number;
+
+    if (count != 3 || !PyLong_Check(args[0]) || !PyBytes_Check(args[1]) ||
+        !PyBytes_Check(args[2])) {
+        PyErr_SetString(PyExc_TypeError, "a number and bytes twice are needed");
+        return NULL;
+    }
+    number = PyLong_AsLong(args[0]);
+    if (number == -1 && PyErr_Occurred())
+        return NULL;
+    head = (size_t)PyBytes_GET_SIZE(args[1]);
+    data = (size_t)PyBytes_GET_SIZE(args[2]);
+    if (number < 0 || number > 65535 || head > LARGEST || data > LARGEST - head || !(head + data))
+        Py_RETURN_NONE;
+    size = head + data;
+    padding = -size & 7;
+    answer = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)(HEAD_SIZE * 4 + size + padding));
+    if (answer == NULL)
+        return NULL;
+    at = put_head((unsigned char *)PyBytes_AS_STRING(answer), STDOUT, number, size);
+    memcpy(at, PyBytes_AS_STRING(args[1]), head);
+    memcpy(at + head, PyBytes_AS_STRING(args[2]), data);
+    memset(at + size, 0, padding);
+    at = put_head(at + size + padding, STDOUT, number, 0);
+    at = put_head(at, END_REQUEST, number, 8);
+    memset(at, 0, 8);
+    return answer;
+}
+
 static PyMethodDef functions[] = {
+    {"fastcgi_answer", (PyCFunction)(void (*)(void))fastcgi_answer, METH_FASTCALL,
+     "All of an answer to a number, of a head and data that fit in one record; or None."},
     {"fastcgi_request", (PyCFunction)(void (*)(void))fastcgi_request, METH_FASTCALL,
      "Number, flags, variables and body of a whole request, without the names given; or None."},
     {"fastcgi_pairs", fastcgi_pairs, METH_O, "The variables of a FCGI_PARAMS stream, or None."},

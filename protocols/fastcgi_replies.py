@@ -14,6 +14,7 @@ from protocols.fastcgi_records import (
     whole_answer,
 )
 from protocols.model import UNAVAILABLE, Headers, Request
+from protocols.speed import fastcgi_answer
 
 
 def refusal_records(number: int, status: str, reason: str) -> bytes:
@@ -42,11 +43,13 @@ class FastCgiReplies(CgiCodec):
 
     def reply(self, request: Request, status: str, headers: Headers, data: bytes) -> bytes:
         """Head and body in one record where they fit."""
-        content = CgiCodec.head(self, request, status, headers, len(data))
-        if not request.head_only:
-            content += data
+        head = CgiCodec.head(self, request, status, headers, len(data))
+        if request.head_only:
+            data = b""
         request.ended = True
-        return whole_answer(request.stream, content)
+        return fastcgi_answer(request.stream, head, data) or whole_answer(
+            request.stream, head + data
+        )
 
     def overloaded(self, request: Request, headers: Headers, data: bytes) -> bytes:
         """The client gets a 503, and the front end is told FCGI_OVERLOADED (section 5.5)."""

@@ -25,6 +25,11 @@ def _no_request(data: bytes, foreign: frozenset[str]) -> None:
     del data, foreign
 
 
+def _no_answer(number: int, head: bytes, data: bytes) -> None:
+    del number, head, data
+
+
+fastcgi_answer: Callable[[int, bytes, bytes], bytes | None] = _no_answer
 fastcgi_request: Callable[[bytes, frozenset[str]], WholeRequest | None] = _no_request
 fastcgi_pairs: Pairs = _not_compiled
 scgi_pairs: Pairs = _not_compiled
@@ -34,6 +39,7 @@ if os.environ.get("GATEWAY_PURE", "") in ("", "0"):
     with suppress(ImportError):  # no compiler was there when this was installed
         from protocols import _speed
 
+        fastcgi_answer = _speed.fastcgi_answer
         fastcgi_request = _speed.fastcgi_request
         fastcgi_pairs = _speed.fastcgi_pairs
         scgi_pairs = _speed.scgi_pairs

@@ -158,3 +158,54 @@ def test_the_environment_leaves_it_out(value):
     said = subprocess.run(command, check=True, env=env, capture_output=True, text=True).stdout
     is_built = find_spec("protocols._speed") is not None
     assert said == f"{is_built and value == '0'}\n"
+
+
+@compiled
+@every_loop
+def test_values_that_change_and_come_back(family):
+    encode = LOOPS[family][1]
+    values = ["", "1", "2", "\xe9", "\xe8", "v" * 64, "w" * 64, "v" * 65, "w" * 65, "1"]
+    for first in values:
+        for second in values:
+            block = encode([("A", first), ("B", second), ("N" * 65, first), ("\xe4", second)])
+            assert agree(family, block)
+
+
+@compiled
+@pytest.mark.parametrize("number", [0, 1, 255, 256, 65535])
+def test_whole_answers(number):
+    for size in (1, 2, 7, 8, 9, 100, 65521, 65528):
+        content = bytes(range(1, 256)) * 258
+        for cut in {0, 1, size // 2, size}:
+            head, data = content[:cut], content[cut:size]
+            answer = speed.fastcgi_answer(number, head, data)
+            assert answer == fastcgi_records.whole_answer(number, head + data)
+            assert answer == speed.fastcgi_answer(number, Text(head), Text(data))
+
+
+class Text(bytes):
+    """An application may send these."""
+
+
+@compiled
+def test_answers_that_are_left_to_python():
+    for number, size in ((1, 0), (1, 65529), (-1, 5), (65536, 5), (1, 200_000)):
+        for cut in {0, size // 2, size}:
+            assert speed.fastcgi_answer(number, b"x" * cut, b"x" * (size - cut)) is None
+    with pytest.raises(OverflowError):
+        speed.fastcgi_answer(1 << 70, b"x", b"")
+    for wrong in ((1, b""), ("1", b"x", b""), (1, "x", b""), (1, b"x", None), (1, b"", b"", b"")):
+        with pytest.raises(TypeError):
+            speed.fastcgi_answer(*wrong)
+
+
+@compiled
+def test_answers_keep_nothing():
+    number, head, data = 70000 // 2, b"h" * 600, b"d" * 600
+    speed.fastcgi_answer(number, head, data)
+    before = sys.getallocatedblocks(), sys.getrefcount(number), sys.getrefcount(data)
+    for _ in range(1000):
+        speed.fastcgi_answer(number, head, data)
+    after = sys.getallocatedblocks(), sys.getrefcount(number), sys.getrefcount(data)
+    assert after[0] - before[0] < 10
+    assert after[1:] == before[1:]
