@@ -82,7 +82,9 @@ class Http1Codec(Http1Answers):
         self._buffer = bytearray()
         self._searched = 0
         self._line = -1
-        self._parser = httptools.HttpRequestParser(self)
+        #: None while no message is parsed: a connection whose heads are all remembered
+        #: needs none.
+        self._parser: httptools.HttpRequestParser | None = None
         self._environ = _NO_FIELDS
         self._trim = False
         self._host: str | None = ""
@@ -154,7 +156,7 @@ class Http1Codec(Http1Answers):
     def close(self) -> None:
         """The parser holds callbacks into this codec."""
         self._state = _DONE
-        del self._parser
+        self._parser = None
 
     def _receive_head(self, data: bytes, position: int, events: list[Event]) -> int:
         buffer = self._buffer
@@ -203,16 +205,16 @@ class Http1Codec(Http1Answers):
         line, block = head[:size], head[size:]
         start = self._memory.lines.get(line) or self._start(line)
         known = self._memory.blocks.get(block)
+        keep_alive = known is not None
+        if known is None:
+            known = self._memory.last_blocks.get(block)
         if known is not None and PATH in start:
             environ = known | start
-            keep_alive = True
         else:
             environ = self._parse(head, start)
-            keep_alive = self.limits.keep_alive and (
-                self._keep_alive if self._complete else self._parser.should_keep_alive()
-            )
-            if PATH in start and keep_alive:
-                self._memory.learn_block(block, environ)
+            keep_alive = self.limits.keep_alive and self._parser_keeps_alive()
+            if PATH in start:
+                self._memory.learn_block(block, environ, keep_alive=keep_alive)
         self._begin(Request(0, environ, 0, b"", False, keep_alive), events)
 
     def _begin(self, request: Request, events: list[Event]) -> None:
@@ -269,13 +271,15 @@ class Http1Codec(Http1Answers):
         self._trim = b" \r\n" in head or b"\t\r\n" in head
         self._repeated_host = False
         self._complete = False
+        if self._parser is None:
+            self._parser = httptools.HttpRequestParser(self)
         try:
             self._parser.feed_data(head)
         except httptools.HttpParserUpgrade:
             # An upgrade is an offer, not an order (RFC 9110 section 7.8).  This
             # parser took the rest for another protocol; a fresh one that sees a
             # dropped field instead reads the rest as what it is.
-            self._parser = httptools.HttpRequestParser(self)
+            self._parser = None
             return self._feed_head(_UPGRADE_FIELD.sub(b"te", head), start)
         except httptools.HttpParserInvalidMethodError:
             if TOKEN.fullmatch(start["REQUEST_METHOD"]):
@@ -288,7 +292,7 @@ class Http1Codec(Http1Answers):
             version = start["SERVER_PROTOCOL"]
             own, known = head[line - len(version) : line], version.encode()
             if own != known:  # a later minor version, which the parser does not know
-                self._parser = httptools.HttpRequestParser(self)
+                self._parser = None
                 head = head[: line - len(own)] + known + head[line:]
                 return self._feed_head(head, start)
             check_line_ends(head)
@@ -339,8 +343,16 @@ class Http1Codec(Http1Answers):
 
     def on_message_complete(self) -> None:
         """The parser saw the end of the message."""
+        assert self._parser is not None
         self._complete = True
         self._keep_alive = self._parser.should_keep_alive()
+
+    def _parser_keeps_alive(self) -> bool:
+        """What the head said of the connection, which a message that is complete has settled."""
+        if self._complete:
+            return self._keep_alive
+        assert self._parser is not None
+        return self._parser.should_keep_alive()
 
     def _start_chunked(self, request: Request, coding: str) -> None:
         check_coding(coding, request.environ["SERVER_PROTOCOL"])
@@ -361,7 +373,7 @@ class Http1Codec(Http1Answers):
             self._received = 0
             self._state = _SIZED
             if not self._complete:  # the parser waits for the body, which needs no parsing
-                self._parser = httptools.HttpRequestParser(self)
+                self._parser = None
 
     def _answer_expectation(self, expect: str, request: Request, events: list[Event]) -> None:
         """RFC 9110 section 10.1.1."""
@@ -411,6 +423,7 @@ class Http1Codec(Http1Answers):
         return end
 
     def _feed_body(self, piece: bytes) -> None:
+        assert self._parser is not None
         try:
             self._parser.feed_data(piece)
         except httptools.HttpParserError as error:
@@ -424,7 +437,7 @@ class Http1Codec(Http1Answers):
             if not self._keep_alive:
                 # A trailer said "Connection: close", which only a head can say: this
                 # parser would refuse the next request.
-                self._parser = httptools.HttpRequestParser(self)
+                self._parser = None
         else:
             self._state = _DONE
             self.closing = True

@@ -37,13 +37,15 @@ class Memory:
     ``lines``   the variables of a plain request line, with those of its path.
     ``blocks``  the environ of a block of fields behind a plain request line, in a
                 request that keeps its connection; what the line gave is still in it.
+    ``last_blocks``  the same, in a request that is the last of its connection.
     """
 
-    __slots__ = ("_seen", "blocks", "lines")
+    __slots__ = ("_seen", "blocks", "last_blocks", "lines")
 
     def __init__(self) -> None:
         self.lines: dict[bytes, dict[str, str]] = {}
         self.blocks: dict[bytes, dict[str, str]] = {}
+        self.last_blocks: dict[bytes, dict[str, str]] = {}
         self._seen: set[int] = set()
 
     def learn_line(self, line: bytes, start: dict[str, str]) -> None:
@@ -51,7 +53,7 @@ class Memory:
         if len(line) <= _LARGEST_LINE and self._came_before(line):
             _keep(self.lines, line, start)
 
-    def learn_block(self, block: bytes, environ: dict[str, str]) -> None:
+    def learn_block(self, block: bytes, environ: dict[str, str], *, keep_alive: bool) -> None:
         """The same for a block; one that frames or negotiates a body is not kept."""
         if (
             len(block) <= _LARGEST_BLOCK
@@ -59,7 +61,7 @@ class Memory:
             and "HTTP_EXPECT" not in environ
             and self._came_before(block)
         ):
-            _keep(self.blocks, block, environ)
+            _keep(self.blocks if keep_alive else self.last_blocks, block, environ)
 
     def _came_before(self, part: bytes) -> bool:
         number = hash(part)

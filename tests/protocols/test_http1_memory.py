@@ -31,6 +31,8 @@ def test_every_vector_again_and_again():
     assert any(limits.memory.blocks and limits.memory.lines for limits in shared.values())
 
 
+#: Ends the connection, and is kept with those that do.
+LAST = b"Host: a\r\nConnection: close\r\n"
 FIELDS = {
     b"Host: a\r\n": True,
     b"Host: a\r\nX-A: 1\r\nx-a: 2\r\n": True,
@@ -39,7 +41,7 @@ FIELDS = {
     b"Host: a\r\nUpgrade: h2c\r\nConnection: Upgrade\r\n": True,
     b"": False,
     b"Host: a\r\nHost: a\r\n": False,
-    b"Host: a\r\nConnection: close\r\n": False,
+    LAST: False,
     b"Host: a\r\nTransfer-Encoding: chunked\r\n": False,
     b"Host: a\r\nContent-Length: 3\r\nExpect: 100-continue\r\n": False,
     b"Host: a\r\nX: " + b"1" * 1024 + b"\r\n": False,
@@ -79,6 +81,7 @@ def test_every_line_with_every_block():
     assert memory.lines.keys() == {line for line, kept in LINES.items() if kept}
     blocks = {b"\r\n" + fields + b"\r\n" for fields, kept in FIELDS.items() if kept}
     assert memory.blocks.keys() == blocks
+    assert memory.last_blocks.keys() == {b"\r\n" + LAST + b"\r\n"}
 
 
 def test_what_an_application_does_to_its_environ_is_not_remembered():
@@ -96,9 +99,11 @@ def test_it_is_bounded():
     for number in range(5000):
         for _ in range(2):
             memory.learn_line(b"GET /%d HTTP/1.1" % number, {})
-            memory.learn_block(b"X: %d" % number, {})
+            memory.learn_block(b"X: %d" % number, {}, keep_alive=True)
+            memory.learn_block(b"Y: %d" % number, {}, keep_alive=False)
     assert 0 < len(memory.lines) <= 256
     assert 0 < len(memory.blocks) <= 256
+    assert 0 < len(memory.last_blocks) <= 256
     memory = Memory()
     for number in range(5000):
         memory.learn_line(b"GET /%d HTTP/1.1" % number, {})
