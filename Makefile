@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
-.PHONY: run test check bench compare compare-packages fuzz clean system-packages
+.PHONY: run test check bench compare compare-packages attack fuzz clean system-packages
 
 run: $(BIN)/gateway
 	@echo 'Open http://127.0.0.1:8000/ (the same application answers FastCGI on 127.0.0.1:9000'
@@ -73,6 +73,10 @@ compare-packages:
 # make compare ARGS='--only hello,upload --peers gateway,granian --rounds 5'
 compare: compare-packages
 	$(PYTHON) -m benchmarks.compare $(or $(ARGS),--plot benchmarks/report.png)
+
+# make attack ARGS='--seconds 10 --loris 500'
+attack: $(BIN)/gateway
+	$(BIN)/python -m benchmarks.attack $(ARGS)
 
 $(VENV)/.fuzz: pyproject.toml | $(VENV)/.test
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[fuzz]'
