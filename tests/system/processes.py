@@ -278,6 +278,14 @@ def memory(pid: int) -> int:
     return total
 
 
+def peak_memory(pid: int) -> int:
+    """The most bytes of memory that the process has had at once."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
+    raise AssertionError("no VmHWM in proc")
+
+
 class Load:
     """Clients that ask, each as soon as it has its answer, and what became of their requests.
 
