@@ -8,6 +8,9 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from gateway.connection import Connection
+from gateway.crowd import Crowd
+from gateway.deadlines import make_room
+from gateway.errorlog import Sparing
 from gateway.handover import Handover
 from gateway.linux import seconds_since_data
 from gateway.proxied import ProxiedConnection
@@ -22,6 +25,9 @@ if TYPE_CHECKING:
 
 #: How long accepting rests when descriptors run out, seconds.
 _REST = 1.0
+
+#: Between two looks for connections to part with, if there were none; seconds.
+_LOOK = 0.1
 
 #: Connections accepted in one turn: all that wait if there is no other worker.
 _MOST_ALONE = 64
@@ -46,6 +52,9 @@ class Acceptor:
         self.accepting = False
         self._not_before = 0.0
         self._shortage = Shortage(worker.log)
+        self.crowd = Crowd(worker.settings, worker.log)
+        self._lines = Sparing(worker.log)
+        self._next_look = 0.0
         #: Connections may wait since accepting was stopped.
         self._behind = False
         self._at_once = 1
@@ -71,8 +80,11 @@ class Acceptor:
         if self._worker.retiring:
             if self.listeners:
                 self._stop()
-        elif not self.accepting and now >= self._not_before and self._has_room():
-            self.set_accepting(True)
+        elif not self.accepting and now >= self._not_before:
+            if self.is_full and now >= self._next_look:
+                self._make_room(now)
+            if self._has_room():
+                self.set_accepting(True)
 
     def set_accepting(self, on: bool) -> None:
         if on != self.accepting:
@@ -88,9 +100,28 @@ class Acceptor:
         """Hand a connection to another worker; False if it has to stay."""
         return self._handover.give(connection.service.listener, connection.number)
 
+    @property
+    def is_full(self) -> bool:
+        """Whether there are as many connections as there may be."""
+        worker = self._worker
+        return len(worker.connections) >= worker.settings.worker_connections
+
+    def _make_room(self, now: float) -> None:
+        """Somebody may wait: part with connections of which there is nothing to lose."""
+        freed = make_room(self._worker, now)
+        if not freed:
+            self._next_look = now + _LOOK
+            return
+        self._lines.warn(
+            "worker_connections (%d) is reached: %d connections that did not ask for anything "
+            "are closed, the oldest first",
+            self._worker.settings.worker_connections,
+            freed,
+        )
+
     def _has_room(self) -> bool:
         worker = self._worker
-        if len(worker.connections) >= worker.settings.worker_connections:
+        if self.is_full:
             return False
         if self._shortage.lasts():
             return False
@@ -151,6 +182,10 @@ class Acceptor:
             return
         connection = self._connection(service, sock, address)
         worker = self._worker
+        counts = not service.is_unix and service.proxy_protocol == "off"
+        if counts and not self.crowd.admits(connection, address[0]):
+            connection.close()
+            return
         if (self._behind or worker.late) and not service.is_unix:
             waited = seconds_since_data(sock)
             self._behind = waited > _BEHIND

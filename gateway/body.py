@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import tempfile
 from contextlib import suppress
-from io import SEEK_END, BytesIO
-from typing import IO, TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
+from gateway.budget import Budget, Charge, KeptInFile, KeptInMemory, SpoolFull
 from gateway.pace import Pace
 from protocols.model import Body, Data, Request
 
@@ -22,56 +22,80 @@ _MOST_PIECES = 64
 
 
 class Spool:
-    """One body while it arrives; beyond ``limit`` bytes it goes to a file in ``folder``.
+    """One body while it arrives.
 
-    In memory it stays as the pieces that came, which are joined once; a file that
-    grows would be copied again and again.  Many small pieces do become a file.
+    Beyond ``limit`` bytes, or what ``budget`` has in memory, it goes to a file in
+    ``folder``.  In memory it stays as the pieces that came, which are joined once; a
+    buffer that grows would be copied again and again.  Many small pieces do become one.
     """
 
-    __slots__ = ("_file", "_folder", "_limit", "_pieces", "size")
+    __slots__ = ("_budget", "_charge", "_file", "_folder", "_joined", "_limit", "_pieces", "size")
 
-    def __init__(self, limit: int, folder: str | None) -> None:
+    def __init__(self, limit: int, folder: str | None, budget: Budget) -> None:
         self._limit = limit
         self._folder = folder
+        self._budget = budget
+        self._charge = Charge(budget.memory)
+        self._joined = bytearray()
         self._pieces: list[bytes] = []
-        self._file: BinaryIO | IO[bytes] | None = None
+        self._file: KeptInFile | None = None
         self.size = 0
 
     def write(self, data: bytes) -> None:
-        """Append.  Raises OSError if the disk is full."""
-        size = self.size + len(data)
-        if size > self._limit >= self.size:
-            file = tempfile.TemporaryFile(dir=self._folder)  # noqa: SIM115 - handed to the application
-            file.write(self._taken())
-            self._file = file
-        elif self._file is None and len(self._pieces) >= _MOST_PIECES:
-            self._file = BytesIO(self._taken())
-            self._file.seek(0, SEEK_END)
+        """Append.  Raises OSError if the disk, or its part of the budget, is full."""
+        if self._file is None and not self._fits(len(data)):
+            self._file = self._move_to_file()
         if self._file is None:
-            self._pieces.append(data)
+            self._append_to_memory(data)
         else:
-            self._file.write(data)
-        self.size = size
+            self._append_to_file(self._file, data)
+        self.size += len(data)
+
+    def _fits(self, size: int) -> bool:
+        return self.size + size <= self._limit and self._charge.add(size)
+
+    def _append_to_memory(self, data: bytes) -> None:
+        if len(self._pieces) >= _MOST_PIECES:
+            self._joined += b"".join(self._pieces)
+            self._pieces.clear()
+        self._pieces.append(data)
+
+    def _append_to_file(self, file: KeptInFile, data: bytes) -> None:
+        if not self._charge.add(len(data)):
+            raise SpoolFull
+        file.write(data)
+
+    def _move_to_file(self) -> KeptInFile:
+        """What is in memory goes to a file, at the expense of the disk."""
+        data = self._taken()
+        self._charge.release()
+        self._charge = Charge(self._budget.disk)
+        raw = tempfile.TemporaryFile(buffering=0, dir=self._folder)  # noqa: SIM115 - handed over
+        file = KeptInFile(raw, self._charge)
+        self._append_to_file(file, data)
+        return file
 
     def _taken(self) -> bytes:
         """What is in memory, which is then no more in here."""
-        if self._file is not None:  # in memory up to here
-            self._file.seek(0)
-            return self._file.read()
         data = b"".join(self._pieces)
         self._pieces.clear()
+        if self._joined:
+            data = bytes(self._joined + data)
+            self._joined.clear()
         return data
 
-    def finish(self) -> BinaryIO | IO[bytes]:
+    def finish(self) -> KeptInMemory | KeptInFile:
         """The whole body as a file, from its start.  Raises OSError if the disk is full."""
         if self._file is None:
-            return BytesIO(self._taken())
+            return KeptInMemory(self._taken(), self._charge)
         self._file.seek(0)
         return self._file
 
     def close(self) -> None:
         """Drop a body that nobody will read."""
         self._pieces.clear()
+        self._joined.clear()
+        self._charge.release()
         if self._file is not None:
             with suppress(OSError):  # what is still in the file's buffer finds a full disk
                 self._file.close()
@@ -80,17 +104,19 @@ class Spool:
 class Intake:
     """A request whose body, and data of the Filter role, still arrive."""
 
-    __slots__ = ("_body", "_data", "_pace", "_settings", "request")
+    __slots__ = ("_body", "_budget", "_data", "_pace", "_settings", "request")
 
-    def __init__(self, request: Request, settings: Settings, now: float) -> None:
+    def __init__(self, request: Request, settings: Settings, budget: Budget, now: float) -> None:
         self.request = request
         self._settings = settings
+        self._budget = budget
         self._pace = Pace(0, now)
         self._body = self._spool()
         self._data: Spool | None = None
 
     def _spool(self) -> Spool:
-        return Spool(self._settings.body_buffer_size, self._settings.body_spool_dir)
+        settings = self._settings
+        return Spool(settings.body_buffer_size, settings.body_spool_dir, self._budget)
 
     @property
     def size(self) -> int:
@@ -102,12 +128,11 @@ class Intake:
         """Bytes of body and data so far."""
         return self._body.size + (0 if self._data is None else self._data.size)
 
-    def lags(self, now: float) -> bool:
-        """Whether it arrives too slowly."""
+    def lags(self, now: float, patience: float) -> bool:
+        """Whether it arrives too slowly; ``patience`` may be shorter than the setting."""
         settings = self._settings
-        return self._pace.lags(
-            self.arrived, now, settings.client_body_timeout, settings.client_body_min_rate
-        )
+        patience = min(patience, settings.client_body_timeout)
+        return self._pace.lags(self.arrived, now, patience, settings.client_body_min_rate)
 
     def excuse(self, now: float) -> None:
         """It was not for the peer to send: judge it anew."""
@@ -123,7 +148,7 @@ class Intake:
             self._body.write(event.data)
         return not event.more
 
-    def finish(self) -> BinaryIO | IO[bytes]:
+    def finish(self) -> KeptInMemory | KeptInFile:
         """The body; a Filter's data goes into the environ.  Raises OSError if the disk is full."""
         if self._data is not None:
             environ: dict[str, Any] = self.request.environ

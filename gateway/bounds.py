@@ -56,6 +56,13 @@ class Bounds:
         "send_timeout; 0: any.",
         value="BYTES",
     )
+    limit_conn: int = setting(
+        0,
+        kinds.whole_number(0),
+        "Connections over HTTP that one client address may have with a worker; 0: any number. "
+        "Addresses of forwarded_allow_ips and peers on unix sockets are not counted.",
+        value="N",
+    )
     limit_request_line: int = setting(
         8190,
         kinds.whole_number(16, off=True),
@@ -93,6 +100,21 @@ class Bounds:
     )
     body_spool_dir: str | None = setting(
         None, kinds.text(), "Folder of those temporary files; not set: the system's.", value="DIR"
+    )
+    worker_buffer_size: int = setting(
+        64 << 20,
+        kinds.whole_number(0),
+        "Bytes of bodies and answers that a worker keeps in memory for all its clients together; "
+        "more goes to temporary files.",
+        value="BYTES",
+    )
+    worker_spool_size: int = setting(
+        4 << 30,
+        kinds.whole_number(0),
+        "Bytes of temporary files that a worker has for all its clients together; 0: as many as "
+        "the disk takes. Beyond, it is as if the disk were full: bodies are refused with a 507, "
+        "and answers stay in memory, up to 64 MiB.",
+        value="BYTES",
     )
     response_buffer_size: int = setting(
         16 << 20,

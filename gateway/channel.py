@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import select
 import socket
+from math import inf
 from threading import Lock
 from time import monotonic
 from typing import TYPE_CHECKING
@@ -17,6 +18,7 @@ from gateway.output import FileRange, NotKept, Output
 from gateway.pace import Pace
 
 if TYPE_CHECKING:
+    from gateway.budget import Budget
     from gateway.settings import Settings
 
 
@@ -44,7 +46,13 @@ def disconnected(error: OSError) -> ClientDisconnected:
 _LEFT = getattr(select, "POLLRDHUP", 0)
 
 #: How often a thread that waits for a reader looks at it, seconds.
-_LOOK = 1.0
+_LOOK = 0.25
+
+#: While requests wait for that thread: how long the reader may take nothing, seconds;
+#: and what it has to take when the spool has no more room, bytes a second over so many.
+_PATIENCE = 1.0
+_DECENT = 1 << 16
+_DECENT_PERIOD = 5.0
 
 
 class Channel:
@@ -52,11 +60,11 @@ class Channel:
 
     __slots__ = ("flushed", "gone", "lock", "output", "pace", "settings", "sock")
 
-    def __init__(self, sock: socket.SocketType, settings: Settings) -> None:
+    def __init__(self, sock: socket.SocketType, settings: Settings, budget: Budget) -> None:
         self.sock = sock
         self.settings = settings
         self.lock = Lock()
-        self.output = Output(settings.body_buffer_size, settings.body_spool_dir)
+        self.output = Output(settings.body_buffer_size, settings.body_spool_dir, budget)
         self.gone = False
         #: Bytes that the kernel took later than they were written.
         self.flushed = 0
@@ -195,38 +203,65 @@ class Channel:
         self.release()
         if self.output.trouble:
             self.cannot_spool()
+        output = self.output
         waited = 0.0
-        if wait and self.output.size > self.settings.response_buffer_size:
+        if wait and (output.size > self.settings.response_buffer_size or output.must_shrink()):
             begun = monotonic()
             self._wait_for_room()
             waited = monotonic() - begun
-        if self.output.size:
+        if output.size:
             self.send_later()
         return waited
 
-    def lags(self, now: float) -> bool:
-        """Whether the peer takes too little of what waits for it."""
+    def lags(self, now: float, patience: float = inf) -> bool:
+        """Whether the peer takes too little; ``patience`` may be shorter than ``send_timeout``."""
         # A send buffer may hold what a slow peer needs minutes for, and the socket
         # becomes writable only when much of that is gone.
         taken = self.flushed - unsent(self.sock)
         pace = self.pace
         if pace is None:  # what waits is new
             pace = self.pace = Pace(taken, now)
-        return pace.lags(taken, now, self.settings.send_timeout, self.settings.send_min_rate)
+        settings = self.settings
+        return pace.lags(taken, now, min(patience, settings.send_timeout), settings.send_min_rate)
+
+    def is_awaited(self) -> bool:
+        """Whether requests wait for the thread that waits for a reader."""
+        return False
+
+    def _room(self) -> int:
+        """How much may wait when the application goes on."""
+        return 0 if self.output.must_shrink() else self.settings.response_buffer_size // 2
 
     def _wait_for_room(self) -> None:
-        """Wait for a slow reader; the descriptor stays open while its request is served."""
+        """Wait for a slow reader; the descriptor stays open while its request is served.
+
+        Not while requests wait for this thread: a reader that takes nothing is given
+        up soon, and what others do not take at once goes to the spool as long as that
+        has room.  Raises TakesTooLittle.
+        """
         poll = select.poll()
         poll.register(self.sock.fileno(), select.POLLOUT)
-        look = 0.0
-        while self.output.size > self.settings.response_buffer_size // 2:
+        while self.output.size > self._room():
             now = monotonic()
-            if now >= look:
-                look = now + _LOOK
-                if self.lags(now):
-                    with self.lock:
-                        self._drop()
-                    self.release()
-                    raise TakesTooLittle
+            lags = self.lags(now)
+            if self.pace is not None and self.is_awaited():
+                if self._may_go_on(self.pace, now):
+                    return
+                lags = lags or self._is_in_the_way(self.pace, now)
+            if lags:
+                with self.lock:
+                    self._drop()
+                self.release()
+                raise TakesTooLittle
             poll.poll(_LOOK * 1000)
             self.flush()
+
+    def _may_go_on(self, pace: Pace, now: float) -> bool:
+        """Whether the spool takes what the reader, who does take something, does not."""
+        return pace.has_moved and pace.rests(now) <= _LOOK and self.output.may_grow()
+
+    def _is_in_the_way(self, pace: Pace, now: float) -> bool:
+        """Whether the reader takes nothing, or not enough to have a thread wait for it."""
+        return pace.rests(now) > _PATIENCE or (
+            not self.output.may_grow() and pace.is_below(now, _DECENT, _DECENT_PERIOD)
+        )

@@ -237,6 +237,12 @@ class Connection(Receiver):
         reason, self.output.trouble = self.output.trouble, ""
         self.worker.log.error("%s: answers stay in memory, not in files: %s", self.peer, reason)
 
+    def is_awaited(self) -> bool:
+        worker = self.worker
+        if worker.queue is not None:
+            return not worker.queue.empty()
+        return any(number != self.number for number, _ in worker.poller.poll(0))
+
     # Closing
 
     def settle(self) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from functools import partial
+from math import inf
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from gateway.channel import TakesTooLittle
@@ -10,29 +13,47 @@ from gateway.poller import READ
 
 if TYPE_CHECKING:
     from gateway.connection import Connection
+    from gateway.worker import Worker
 
 #: How long a closed connection is still read between two reads, and in a worker
 #: that leaves; seconds.
 LINGER_READ = 5.0
 LINGER_AT_END = 1.0
 
+#: How long a peer may send or take too little when others need its place; seconds.
+_HURRY = 5.0
 
-def sweep(connection: Connection, now: float) -> None:
-    """Apply the deadlines to one connection."""
+#: While somebody waits for a connection: how long a peer may take to begin a request and
+#: to finish its head, and how long a connection is kept for the next one; seconds.
+_HURRY_HEAD = 1.0
+_HURRY_KEPT = 5.0
+
+#: One connection in so many is parted with at once.
+_PART = 16
+
+
+def sweep(connection: Connection, now: float, *, hurry: bool) -> None:
+    """Apply the deadlines to one connection; in a ``hurry`` others need its place."""
     waited = now - connection.since
     if connection.linger_until:
         if now > connection.linger_until or _has_lingered(connection, waited):
             connection.close()
         return
-    if connection.output.size and connection.lags(now):
+    patience = _HURRY if hurry else inf
+    if connection.output.size and connection.lags(now, patience):
         connection.worker.log.info("%s: %s", connection.peer, TakesTooLittle())
         connection.lose()
     elif connection.intake:
-        _sweep_bodies(connection, now)
-    elif not (
-        connection.output.size or connection.active or connection.pending or connection.is_behind()
-    ):
+        _sweep_bodies(connection, now, patience)
+    elif not _is_busy(connection):
         _sweep_waiting(connection, now, waited)
+
+
+def _is_busy(connection: Connection) -> bool:
+    """Whether requests wait, run or are answered."""
+    return bool(
+        connection.output.size or connection.active or connection.pending or connection.is_behind()
+    )
 
 
 def _has_lingered(connection: Connection, waited: float) -> bool:
@@ -55,7 +76,7 @@ def _sweep_waiting(connection: Connection, now: float, waited: float) -> None:
             connection.settle()
 
 
-def _sweep_bodies(connection: Connection, now: float) -> None:
+def _sweep_bodies(connection: Connection, now: float, patience: float) -> None:
     """Bodies are due."""
     # While an answer is due on a connection that answers in order, its client need
     # not send, and while it is not read it cannot.
@@ -66,7 +87,7 @@ def _sweep_bodies(connection: Connection, now: float) -> None:
     for intake in list(connection.intake.values()):
         if in_turn or not connection.interest & READ:
             intake.excuse(now)
-        elif intake.lags(now):
+        elif intake.lags(now, patience):
             late = True
             connection.worker.log.info("%s: a request body is too slow", connection.peer)
             connection.refuse_body(
@@ -75,6 +96,32 @@ def _sweep_bodies(connection: Connection, now: float) -> None:
     if late:
         connection.pump()
         connection.settle()
+
+
+def make_room(worker: Worker, now: float) -> int:
+    """Close connections that nothing is lost with, the oldest first; return how many.
+
+    So those that only hold a place take it from each other, and not from a client
+    that asks for something.
+    """
+    most = worker.settings.worker_connections // _PART + 1
+    idle = [item for item in worker.connections.values() if _is_dispensable(item, now)]
+    idle.sort(key=attrgetter("since"))
+    for connection in idle[:most]:
+        kept = not (connection.partial or connection.linger_until)
+        step = partial(close_idle, connection) if kept else connection.close
+        worker.guarded(connection, step)
+    return len(idle[:most])
+
+
+def _is_dispensable(connection: Connection, now: float) -> bool:
+    """Whether nothing is lost with it: not a front end's, which expects to find it open."""
+    waited = now - connection.since
+    if connection.linger_until:
+        return waited > _HURRY_HEAD
+    if _is_busy(connection) or connection.intake or not connection.codec.origin:
+        return False
+    return waited > (_HURRY_HEAD if connection.partial else _HURRY_KEPT)
 
 
 def close_idle(connection: Connection) -> None:

@@ -26,6 +26,7 @@ from typing import IO, Any, BinaryIO, ClassVar, cast
 from gateway.accesslog import AccessLog
 from gateway.answer import EXPIRED
 from gateway.body import Spool
+from gateway.budget import Budget
 from gateway.channel import ClientDisconnected
 from gateway.errorlog import open_error_log
 from gateway.hooks import WorkerView
@@ -182,7 +183,7 @@ def _read_body(source: int, length: int, settings: Settings) -> tuple[BinaryIO |
     limit = settings.limit_request_body
     if limit and length > limit:
         raise BadRequest("413 Content Too Large", "the request body is too large")
-    spool = Spool(settings.body_buffer_size, settings.body_spool_dir)
+    spool = Spool(settings.body_buffer_size, settings.body_spool_dir, Budget())
     try:
         _fill(spool, source, length, limit)
         return spool.finish(), spool.size

@@ -11,8 +11,10 @@ import socket
 import tempfile
 from collections.abc import Callable
 from contextlib import suppress
-from threading import Lock
+from functools import partial
 from typing import IO
+
+from gateway.budget import Budget, SpoolFull
 
 #: The most that one turn sends, so that one fast reader cannot hold the loop.
 _TURN = 1 << 20
@@ -21,10 +23,6 @@ _SMALL = 4096
 #: A temporary file that has grown so far is followed by another, and closed when
 #: it is sent: an endless answer must not fill the disk with what is sent already.
 _MOST_IN_FILE = 16 << 20
-
-
-#: What all connections of a process may keep in memory of what the disk does not take.
-_MOST_UNKEPT = 64 << 20
 
 
 class FileRange:
@@ -41,6 +39,11 @@ class FileRange:
         self.release = release
 
 
+def _trimmed(rest: memoryview) -> memoryview:
+    """The rest of a piece; alone, if most of what it keeps in memory is sent already."""
+    return memoryview(bytes(rest)) if 2 * len(rest) < memoryview(rest.obj).nbytes else rest
+
+
 class FileTooShort(OSError):
     """A file has fewer bytes than its range: it was cut while it was sent."""
 
@@ -49,33 +52,12 @@ class NotKept(OSError):
     """Neither the disk nor memory takes what waits."""
 
 
-class Allowance:
-    """Bytes that may still be kept in memory; for any thread."""
-
-    def __init__(self, size: int) -> None:
-        self._left = size
-        self._lock = Lock()
-
-    def take(self, size: int) -> bool:
-        """Whether there was so much."""
-        with self._lock:
-            if size > self._left:
-                return False
-            self._left -= size
-            return True
-
-    def give_back(self, size: int) -> None:
-        with self._lock:
-            self._left += size
-
-
-_unkept = Allowance(_MOST_UNKEPT)
-
-
 class Output:
     """A queue of bytes for one socket.  The caller holds the connection's lock."""
 
     __slots__ = (
+        "_budget",
+        "_charged",
         "_chunks",
         "_file",
         "_file_size",
@@ -84,18 +66,21 @@ class Output:
         "_last",
         "_memory",
         "_told",
-        "_unkept",
         "released",
         "size",
         "trouble",
+        "unkept",
     )
 
-    def __init__(self, in_memory: int, folder: str | None) -> None:
+    def __init__(self, in_memory: int, folder: str | None, budget: Budget) -> None:
+        self._budget = budget
         #: A list, though it is a queue: an empty one is a tenth of an empty deque.
         self._chunks: list[memoryview | FileRange] = []
         self._in_memory = in_memory
         self._folder = folder
         self._memory = 0
+        #: What of that is charged to the budget.
+        self._charged = 0
         self._file: IO[bytes] | None = None
         self._file_size = 0
         self._last: FileRange | None = None
@@ -104,7 +89,7 @@ class Output:
         self.size = 0
         #: Bytes that are in memory because the disk did not take them; why it did not,
         #: once, for whoever can say it.
-        self._unkept = 0
+        self.unkept = 0
         self._told = False
         self.trouble = ""
 
@@ -113,36 +98,54 @@ class Output:
         size = len(data)
         if not size:
             return
-        if self._memory + size > self._in_memory:
+        if self._memory + size <= self._in_memory and self._budget.memory.take(size):
+            self._charged += size
+            self._append_piece(data)
+        else:
             try:
                 self._append_to_file(data)
             except OSError as error:
-                if not self._told:
-                    self._told = True
-                    self.trouble = str(error)
-                if not _unkept.take(size):
-                    raise NotKept(f"the answer cannot be kept: {error}") from None
-                self._unkept += size
-                self._append_piece(data)
-                self._memory += size
-        else:
-            self._append_piece(data)
-            self._memory += size
+                self._append_unkept(data, error)
         self.size += size
 
+    def _append_unkept(self, data: bytes | memoryview, error: OSError) -> None:
+        """Have in memory what the disk does not take.  Raises NotKept."""
+        size = len(data)
+        if not self._told:
+            self._told = True
+            self.trouble = str(error)
+        if not self._budget.unkept.take(size):
+            raise NotKept(f"the answer cannot be kept: {error}") from None
+        self.unkept += size
+        self._append_piece(data)
+
     def _append_to_file(self, data: bytes | memoryview) -> None:
-        """Raises OSError if the disk is full."""
+        """Raises OSError if the disk, or its part of the budget, is full."""
         if self._file_size >= _MOST_IN_FILE:
             self._leave_file()
         if self._file is None:
             self._file = tempfile.TemporaryFile(dir=self._folder)  # noqa: SIM115 - closed by clear
             self._file_size = 0
-        size = len(data)
+        size, number = len(data), self._file.fileno()
+        if not self._budget.disk.take(size):
+            raise SpoolFull
         written = 0
-        while written < size:
-            written += os.pwrite(self._file.fileno(), data[written:], self._file_size + written)
-        self._append_range(self._file.fileno(), size)
+        try:
+            while written < size:
+                written += os.pwrite(number, data[written:], self._file_size + written)
+        except OSError:
+            self._budget.disk.give_back(size)
+            raise
+        self._append_range(number, size)
         self._file_size += size
+
+    def must_shrink(self) -> bool:
+        """Whether what is in memory in place of the disk has to go before more comes."""
+        return self.unkept > 0 and self._budget.is_overdrawn
+
+    def may_grow(self) -> bool:
+        """Whether the spool has room for more than what must wait there."""
+        return self._budget.is_ample
 
     def _append_range(self, number: int, size: int) -> None:
         """What was just written to the end of the file; one range for many pieces."""
@@ -159,7 +162,8 @@ class Output:
         if isinstance(last, memoryview) and len(last) + len(data) <= _SMALL:
             self._chunks[-1] = memoryview(bytes(last) + data)
         else:
-            self._chunks.append(memoryview(data))
+            self._chunks.append(_trimmed(memoryview(data)))
+        self._memory += len(data)
 
     def append_file(self, piece: FileRange) -> None:
         """Queue a range, which is not empty, of a file of the application."""
@@ -183,12 +187,16 @@ class Output:
             pass
         if not self._chunks:
             self._forget_file()
-            if self._unkept:
+            if self.unkept:
                 self._give_back()
 
     def _give_back(self) -> None:
-        _unkept.give_back(self._unkept)
-        self._unkept = 0
+        self._budget.unkept.give_back(self.unkept)
+        self.unkept = 0
+
+    def _uncharge(self, size: int) -> None:
+        self._charged -= size
+        self._budget.memory.give_back(size)
 
     def _send_range(self, sock: socket.SocketType, piece: FileRange) -> int:
         count = 0
@@ -214,12 +222,14 @@ class Output:
         sent = left = sock.sendmsg(pieces)
         self.size -= sent
         self._memory -= sent
+        if self._charged:
+            self._uncharge(min(sent, self._charged))
         done = 0
         while done < len(pieces) and left >= len(pieces[done]):
             left -= len(pieces[done])
             done += 1
         if left:
-            self._chunks[done] = pieces[done][left:]
+            self._chunks[done] = _trimmed(pieces[done][left:])
         del self._chunks[:done]
         return sent
 
@@ -235,19 +245,25 @@ class Output:
         self._chunks.clear()
         self.size = self._memory = 0
         self._forget_file()
-        if self._unkept:
+        if self._charged:
+            self._uncharge(self._charged)
+        if self.unkept:
             self._give_back()
 
     def _leave_file(self) -> None:
         """Have the file closed when its last range is sent."""
         if self._file is not None and self._last is not None and self._last.count:
-            self._last.release = self._file.close
+            self._last.release = partial(self._close, self._file, self._file_size)
             self._file = self._last = None
         self._forget_file()
 
     def _forget_file(self) -> None:
         if self._file is not None:
-            with suppress(OSError):
-                self._file.close()
+            self._close(self._file, self._file_size)
             self._file = self._last = None
         self._file_size = 0
+
+    def _close(self, file: IO[bytes], size: int) -> None:
+        with suppress(OSError):
+            file.close()
+        self._budget.disk.give_back(size)

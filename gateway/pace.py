@@ -28,13 +28,22 @@ class Pace:
             return True
         if now - self._begun <= patience:
             return False
-        if self.is_below(level, now, rate):
+        if self.is_below(now, rate):
             return True
         self._begun = now
         self._start = level
         return False
 
-    def is_below(self, level: int, now: float, rate: int, least: float = 0.0) -> bool:
+    def is_below(self, now: float, rate: int, least: float = 0.0) -> bool:
         """Whether less than ``rate`` bytes a second moved in a period ``least`` seconds old."""
         elapsed = now - self._begun
-        return elapsed >= least and level - self._start < rate * elapsed
+        return elapsed >= least and self._level - self._start < rate * elapsed
+
+    @property
+    def has_moved(self) -> bool:
+        """Whether anything moved in this period."""
+        return self._level > self._start
+
+    def rests(self, now: float) -> float:
+        """For how many seconds nothing has moved, as far as was looked."""
+        return now - self._moved

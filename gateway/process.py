@@ -10,6 +10,7 @@ import grp
 import os
 import pwd
 import re
+import resource
 import stat
 import sys
 from collections.abc import Callable, Sequence
@@ -199,6 +200,15 @@ def open_standard_descriptors() -> None:
     sys.stdin = sys.stdin or os.fdopen(0)
     sys.stdout = sys.stdout or os.fdopen(1, "w")
     sys.stderr = sys.stderr or os.fdopen(2, "w", buffering=1)
+
+
+def allow_descriptors(wanted: int) -> None:
+    """Raise the soft limit of open files so far, as the hard limit lets it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        with suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 # Title and environment

@@ -72,7 +72,7 @@ class ProxiedConnection(Connection):
             self.header = None
             if header.announced is not None:
                 self._take_addresses(header.announced)
-        return header.done
+        return header.done and not self.closed
 
     def _take_addresses(self, announced: Announced) -> None:
         """The connection is its client's from here on."""
@@ -88,6 +88,8 @@ class ProxiedConnection(Connection):
         if announced.tls:
             own |= {"wsgi.url_scheme": "https", "HTTPS": "on"}
         self.own = own
+        if not self.worker.acceptor.crowd.admits(self, announced.source):
+            self.close()
 
     def _hand_over(self) -> None:
         """Not before the header: the next worker would not wait for one."""

@@ -47,6 +47,7 @@ class Receiver(Channel):
         "closed",
         "closing",
         "codec",
+        "counted",
         "ending",
         "eof",
         "first",
@@ -78,7 +79,7 @@ class Receiver(Channel):
         peer: str,
         own: Mapping[str, Any],
     ) -> None:
-        super().__init__(sock, worker.settings)
+        super().__init__(sock, worker.settings, worker.budget)
         self.worker = worker
         self.service: Service = service
         #: What is in the environ of its requests beside what is in every one of the service.
@@ -97,6 +98,8 @@ class Receiver(Channel):
         self.active = 0
         #: Bytes of bodies that were gathered since something waited for its turn.
         self.held = 0
+        #: The address under which it is counted, see crowd.py.
+        self.counted = ""
         self.interest = -1
         self.read_size = _READ_SIZE
         self.first: bytes | None = b""
@@ -217,7 +220,9 @@ class Receiver(Channel):
         """Take what is no whole request."""
         if isinstance(event, Request):
             self.read_size = _BODY_READ_SIZE
-            self.intake[event.stream] = Intake(event, self.settings, self.worker.now)
+            self.intake[event.stream] = Intake(
+                event, self.settings, self.worker.budget, self.worker.now
+            )
             self._more(Body(event.stream, event.body, True))
         elif isinstance(event, Abort):
             self._abort(event.stream)

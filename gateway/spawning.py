@@ -20,10 +20,18 @@ from gateway.handover import Handover
 from gateway.hooks import ServerView, WorkerView
 from gateway.loader import load_from_settings
 from gateway.preload import request_worker, serve_as_template
-from gateway.process import apply_environment, drop_privileges, set_title
+from gateway.process import (
+    allow_descriptors,
+    apply_environment,
+    drop_privileges,
+    set_title,
+)
 from gateway.scoreboard import Board
 from gateway.sockets import Listener
 from gateway.worker import Worker
+
+#: Descriptors of a worker that are no connection's: sockets, logs, the application's files.
+_OTHER_FILES = 256
 
 #: What a manager listens to; blocked while a child has no handlers of its own.
 SIGNALS = (
@@ -195,6 +203,8 @@ class Spawner:
             _leave(1)
         for listener in self._listeners:
             listener.context = generation.tls if listener.tls else None
+        # Each connection may need a temporary file.
+        allow_descriptors(2 * settings.worker_connections + _OTHER_FILES)
         worker = Worker(
             settings,
             list(self._listeners),

@@ -24,6 +24,7 @@ from gateway.proxied import ProxiedConnection
 from protocols.detect import FIRST_BYTES, explain
 
 if TYPE_CHECKING:
+    from gateway.budget import Budget
     from gateway.service import Service
     from gateway.worker import Worker
 
@@ -121,8 +122,8 @@ class SealedOutput(Output):
 
     __slots__ = ("_plain", "_tls")
 
-    def __init__(self, in_memory: int, folder: str | None, tls: Tls) -> None:
-        super().__init__(in_memory, folder)
+    def __init__(self, in_memory: int, folder: str | None, budget: Budget, tls: Tls) -> None:
+        super().__init__(in_memory, folder, budget)
         self._tls = tls
         self._plain: FileRange | None = None
 
@@ -187,7 +188,9 @@ class TlsConnection(ProxiedConnection):
         assert service.tls is not None
         self.tls = Tls(service.tls)
         settings = self.settings
-        self.output = SealedOutput(settings.body_buffer_size, settings.body_spool_dir, self.tls)
+        self.output = SealedOutput(
+            settings.body_buffer_size, settings.body_spool_dir, worker.budget, self.tls
+        )
         #: The first bytes, by which TLS is told from what else may come.
         self.beginning = b""
         self.said_goodbye = False

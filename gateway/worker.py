@@ -28,6 +28,7 @@ from wsgiref.handlers import format_date_time
 from gateway import forkguard, requesthooks
 from gateway.acceptor import Acceptor
 from gateway.accesslog import AccessLog
+from gateway.budget import Budget
 from gateway.connection import Connection
 from gateway.deadlines import sweep
 from gateway.errorlog import Sparing, renew, show_crashes
@@ -94,6 +95,7 @@ class Worker:
         self.access = access
         self.board = board
         self.hooks = hooks
+        self.budget = Budget.of(settings)
         self.refusals = Sparing(log)
         self.view = view or WorkerView(os.getpid(), log, settings, 0)
         where = [str(listener) for listener in listeners]
@@ -314,10 +316,11 @@ class Worker:
     def _sweep(self, now: float) -> None:
         self._next_sweep = now + _TICK
         self._sweep_is_late = False
+        hurry = self.budget.is_tight or self.acceptor.is_full
         if self.pool is not None:
             self.pool.refuse_overdue(now)
         for connection in list(self.connections.values()):
-            self.guarded(connection, partial(sweep, connection, now))
+            self.guarded(connection, partial(sweep, connection, now, hurry=hurry))
 
     def _handle(self, events: list[tuple[int, int]]) -> None:
         connections = self.connections
@@ -385,6 +388,8 @@ class Worker:
         if connection.interest != -1:
             self.poller.unregister(connection.number)
         del self.connections[connection.number]
+        if connection.counted:
+            self.acceptor.crowd.leave(connection)
 
 
 def _no_application(*_: object) -> Any:

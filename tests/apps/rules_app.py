@@ -811,7 +811,7 @@ def descriptors(environ, start_response):
 def spooled(environ, start_response):
     """Where the body is kept, and its digest."""
     file = environ["wsgi.input"]
-    where = "memory" if type(file) is BytesIO else os.readlink(f"/proc/self/fd/{file.fileno()}")
+    where = "memory" if isinstance(file, BytesIO) else os.readlink(f"/proc/self/fd/{file.fileno()}")
     start_response("200 OK", PLAIN)
     report = {"where": where, "digest": hashlib.sha256(file.read()).hexdigest()}
     return [json.dumps(report).encode()]

@@ -8,6 +8,7 @@ from io import BytesIO
 import pytest
 
 from gateway.body import Intake, Spool
+from gateway.budget import Budget
 from gateway.settings import Settings
 from protocols.model import Body, Data, Request
 
@@ -25,11 +26,11 @@ def full_disk(size):
 
 @pytest.mark.parametrize("pieces", [[], [b""], [b"0123456789"], [b"01234", b"56789"]])
 def test_what_fits_stays_in_memory(tmp_path, pieces):
-    spool = Spool(10, str(tmp_path))
+    spool = Spool(10, str(tmp_path), Budget())
     for piece in pieces:
         spool.write(piece)
     file = spool.finish()
-    assert type(file) is BytesIO
+    assert isinstance(file, BytesIO)
     assert spool.size == len(b"".join(pieces))
     assert file.read() == b"".join(pieces)
 
@@ -38,11 +39,11 @@ def test_what_fits_stays_in_memory(tmp_path, pieces):
 @pytest.mark.parametrize("size", [1, 3, 7])
 def test_many_small_pieces_are_one_body(tmp_path, limit, size):
     body = bytes(range(150)) * 2
-    spool = Spool(limit, str(tmp_path))
+    spool = Spool(limit, str(tmp_path), Budget())
     for at in range(0, len(body), size):
         spool.write(body[at : at + size])
     file = spool.finish()
-    assert (type(file) is BytesIO) == (limit >= 300)
+    assert (isinstance(file, BytesIO)) == (limit >= 300)
     assert spool.size == 300
     assert file.read() == body
 
@@ -58,7 +59,7 @@ def test_many_small_pieces_are_one_body(tmp_path, limit, size):
     ],
 )
 def test_what_does_not_fit_goes_to_a_file_without_a_name(tmp_path, limit, pieces):
-    spool = Spool(limit, str(tmp_path))
+    spool = Spool(limit, str(tmp_path), Budget())
     for piece in pieces:
         spool.write(piece)
     file = spool.finish()
@@ -72,7 +73,7 @@ def test_what_does_not_fit_goes_to_a_file_without_a_name(tmp_path, limit, pieces
 
 
 def test_full_disk_is_an_error_and_closing_is_none(tmp_path):
-    spool = Spool(10, str(tmp_path))
+    spool = Spool(10, str(tmp_path), Budget())
     with full_disk(100_000):
         spool.write(b"x" * 60_000)
         with pytest.raises(OSError, match="too large"):
@@ -82,7 +83,7 @@ def test_full_disk_is_an_error_and_closing_is_none(tmp_path):
 
 def test_full_disk_is_told_at_the_latest_when_the_body_is_whole(tmp_path):
     """Small pieces wait in the file's buffer."""
-    spool = Spool(10, str(tmp_path))
+    spool = Spool(10, str(tmp_path), Budget())
     with full_disk(1000):
         for _ in range(11):
             spool.write(b"x" * 100)
@@ -93,7 +94,7 @@ def test_full_disk_is_told_at_the_latest_when_the_body_is_whole(tmp_path):
 
 
 def test_no_folder_is_an_error(tmp_path):
-    spool = Spool(10, str(tmp_path / "nowhere"))
+    spool = Spool(10, str(tmp_path / "nowhere"), Budget())
     spool.write(b"0123456789")
     with pytest.raises(OSError, match="No such file"):
         spool.write(b"0")
@@ -102,7 +103,7 @@ def test_no_folder_is_an_error(tmp_path):
 
 def test_intake_keeps_body_and_filter_data_apart():
     request = Request(1, {}, 4, b"", True)
-    intake = Intake(request, Settings(), 0.0)
+    intake = Intake(request, Settings(), Budget(), 0.0)
     assert not intake.take(Body(1, b"bo", True))
     assert not intake.take(Data(1, b"fi", True))
     assert not intake.take(Body(1, b"dy", True))

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from gateway.budget import Budget
 from gateway.connection import Connection
 from gateway.poller import READ, make_poller
 from gateway.service import Service
@@ -38,6 +39,7 @@ def connection(request):
         settings=settings,
         queue=SimpleQueue(),
         now=1.0,
+        budget=Budget(),
         since=1.0,
         retiring=False,
         handed_back=[],

@@ -8,9 +8,9 @@ from itertools import cycle
 import pytest
 from test_body import full_disk
 
-import gateway.output as output_module
+from gateway.budget import Allowance, Budget
 from gateway.channel import AnswerLost, Channel, ClientDisconnected
-from gateway.output import Allowance, FileRange, NotKept, Output
+from gateway.output import FileRange, NotKept, Output
 from gateway.settings import Settings
 
 
@@ -49,7 +49,7 @@ def drain(output, pair):
 @pytest.mark.parametrize("in_memory", [0, 1, 5000, 1 << 20])
 @pytest.mark.parametrize("sizes", [(1,), (7, 10_000), (3000, 1, 0, 200_000), (1,) * 500])
 def test_pieces_arrive_in_order(pair, tmp_path, in_memory, sizes):
-    output = Output(in_memory, str(tmp_path))
+    output = Output(in_memory, str(tmp_path), Budget())
     data, pieces = numbered(sum(sizes)), []
     for size in sizes:
         pieces.append(data[sum(map(len, pieces)) :][:size])
@@ -64,7 +64,7 @@ def test_pieces_arrive_in_order(pair, tmp_path, in_memory, sizes):
 def test_pieces_that_come_while_it_is_sent_keep_their_place(pair, tmp_path):
     """Some in memory, some in the file, and an empty queue in between."""
     ours, theirs = pair
-    output = Output(3000, str(tmp_path))
+    output = Output(3000, str(tmp_path), Budget())
     expected, received = bytearray(), bytearray()
     for number, size in zip(range(400), cycle((100, 5000, 1, 2999, 70_000)), strict=False):
         piece = bytes([number % 256]) * size
@@ -84,7 +84,7 @@ def test_files_of_the_application_are_sent_and_let_go_once(pair, tmp_path):
     path.write_bytes(numbered(300_000))
     released = []
     with path.open("rb") as file:
-        output = Output(1000, None)
+        output = Output(1000, None, Budget())
         output.append(b"head ")
         for name, offset, count in (("a", 0, 300_000), ("b", 100, 50)):
             piece = FileRange(file.fileno(), offset, count, lambda name=name: released.append(name))
@@ -102,7 +102,7 @@ def test_a_file_that_was_cut_is_an_error(pair, tmp_path):
     path = tmp_path / "file"
     path.write_bytes(b"x" * 100)
     with path.open("rb") as file:
-        output = Output(1000, None)
+        output = Output(1000, None, Budget())
         output.append_file(FileRange(file.fileno(), 0, 200))
         with pytest.raises(OSError, match="cut while it was sent"):
             drain(output, pair)
@@ -113,7 +113,7 @@ def test_clear_lets_go_of_everything(tmp_path):
     path.write_bytes(b"x" * 100)
     released = []
     before = len(os.listdir("/proc/self/fd"))
-    output = Output(10, str(tmp_path))
+    output = Output(10, str(tmp_path), Budget())
     with path.open("rb") as file:
         output.append(b"x" * 100)
         output.append_file(FileRange(file.fileno(), 0, 100, lambda: released.append(1)))
@@ -125,46 +125,46 @@ def test_clear_lets_go_of_everything(tmp_path):
 
 
 @pytest.fixture
-def allowance(monkeypatch):
-    """What may be kept in memory in place of the disk."""
-    allowance = Allowance(50_000)
-    monkeypatch.setattr(output_module, "_unkept", allowance)
-    return allowance
+def small():
+    """A budget with 50,000 bytes to keep in memory in place of the disk."""
+    budget = Budget()
+    budget.unkept = Allowance(50_000)
+    return budget
 
 
-def test_what_a_full_disk_does_not_take_is_kept_in_memory(pair, tmp_path, allowance):
+def test_what_a_full_disk_does_not_take_is_kept_in_memory(pair, tmp_path, small):
     data = numbered(140_000)
     for _ in range(2):  # what was sent may be kept again
-        output = Output(1000, str(tmp_path))
+        output = Output(1000, str(tmp_path), small)
         with full_disk(100_000):
             for start, end in ((0, 1000), (1000, 91_000), (91_000, 116_000), (116_000, 140_000)):
                 output.append(data[start:end])
             assert "too large" in output.trouble
-        assert not allowance.take(2000)
+        assert not small.unkept.take(2000)
         assert drain(output, pair) == data
-    output = Output(1000, str(tmp_path))
+    output = Output(1000, str(tmp_path), small)
     with full_disk(0):
         output.append(data[:50_000])
     output.clear()
-    assert allowance.take(50_000)
+    assert small.unkept.take(50_000)
 
 
-def test_a_full_disk_and_full_memory_are_an_error(pair, tmp_path, allowance):
+def test_a_full_disk_and_full_memory_are_an_error(pair, tmp_path, small):
     """What was queued before is sent."""
-    output = Output(1000, str(tmp_path))
+    output = Output(1000, str(tmp_path), small)
     output.append(numbered(1000))
     with full_disk(100_000):
         output.append(numbered(90_000))
         with pytest.raises(NotKept, match="the answer cannot be kept"):
             output.append(numbered(50_001))
     assert drain(output, pair) == numbered(1000) + numbered(90_000)
-    assert allowance.take(50_000)
+    assert small.unkept.take(50_000)
 
 
 def test_an_endless_answer_takes_a_bounded_file(pair, tmp_path):
     """The queue is never empty, and what was sent does not stay on the disk."""
     ours, theirs = pair
-    output = Output(1000, str(tmp_path))
+    output = Output(1000, str(tmp_path), Budget())
     piece = numbered(1 << 20)
     expected, received = 0, 0
     for _ in range(100):
@@ -195,13 +195,17 @@ def on_disk(folder):
 class Line(Channel):
     """A channel whose loop is the test."""
 
-    def __init__(self, sock, **settings):
-        super().__init__(sock, Settings(**settings))
+    def __init__(self, sock, budget=None, *, awaited=False, **settings):
+        super().__init__(sock, Settings(**settings), budget or Budget())
+        self.awaited = awaited
         self.asked = 0
         self.trouble = []
 
     def send_later(self):
         self.asked += 1
+
+    def is_awaited(self):
+        return self.awaited
 
     def cannot_spool(self):
         self.trouble.append(self.output.trouble)
@@ -287,16 +291,15 @@ def test_a_full_disk_is_said_and_the_answer_goes_on(pair, tmp_path):
     assert drain(line.output, pair) == numbered(1_000_000) + numbered(1000)
 
 
-@pytest.mark.usefixtures("allowance")
-def test_a_full_disk_and_full_memory_end_the_answer(pair, tmp_path):
-    line = Line(pair[0], body_buffer_size=0, body_spool_dir=str(tmp_path))
+def test_a_full_disk_and_full_memory_end_the_answer(pair, tmp_path, small):
+    line = Line(pair[0], small, body_buffer_size=0, body_spool_dir=str(tmp_path))
     with full_disk(1000), pytest.raises(AnswerLost, match="too large"):
         line.write(numbered(1_000_000))
     assert line.gone
 
 
-def test_a_full_disk_and_full_memory_let_go_of_a_file(pair, tmp_path, allowance):
-    line = Line(pair[0], body_buffer_size=0, body_spool_dir=str(tmp_path))
+def test_a_full_disk_and_full_memory_let_go_of_a_file(pair, tmp_path, small):
+    line = Line(pair[0], small, body_buffer_size=0, body_spool_dir=str(tmp_path))
     released = []
     piece = FileRange(0, 0, 100, lambda: released.append(1))
     with full_disk(1000):
@@ -305,13 +308,13 @@ def test_a_full_disk_and_full_memory_let_go_of_a_file(pair, tmp_path, allowance)
             line.write_file(numbered(50_000), piece)
     line.release()
     assert released == [1]
-    assert allowance.take(50_000)
+    assert small.unkept.take(50_000)
 
 
 @pytest.mark.parametrize("in_memory", [0, 1 << 20])
 def test_tiny_pieces_are_joined(in_memory):
     """A million pieces of four bytes must not be a million objects."""
-    output = Output(in_memory, None)
+    output = Output(in_memory, None, Budget())
     for number in range(10_000):
         output.append(b"%04d" % number)
     assert len(output._chunks) <= 11

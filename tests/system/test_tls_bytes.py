@@ -11,6 +11,7 @@ import pytest
 from conftest import numbered
 from test_wrong_protocol import ARRIVALS
 
+from gateway.budget import Budget
 from gateway.certificates import distinguished_name, load, reason_of
 from gateway.channel import ClientDisconnected
 from gateway.output import FileRange, FileTooShort
@@ -159,7 +160,7 @@ def test_a_file_is_sealed_as_it_is_taken(context, authority, pair, tmp_path, in_
     server, client = connected(context, authority)
     path = tmp_path / "file"
     path.write_bytes(b"skipped" + numbered(count) + b"not sent")
-    output = SealedOutput(in_memory, None, server)
+    output = SealedOutput(in_memory, None, Budget(), server)
     released = []
     with path.open("rb") as file:
         output.append(b"head;")
@@ -174,7 +175,7 @@ def test_a_file_that_is_cut_is_noticed_and_let_go(context, authority, pair, tmp_
     server, client = connected(context, authority)
     path = tmp_path / "file"
     path.write_bytes(DATA)
-    output = SealedOutput(1 << 20, None, server)
+    output = SealedOutput(1 << 20, None, Budget(), server)
     with path.open("rb") as file:
         output.append_file(FileRange(file.fileno(), 0, len(DATA) + 1, list))
         with pytest.raises(FileTooShort):
@@ -188,7 +189,7 @@ def test_a_large_file_is_not_in_memory(context, authority, pair, tmp_path):
     path = tmp_path / "file"
     path.touch()
     os.truncate(path, 1 << 30)
-    output = SealedOutput(1 << 20, None, server)
+    output = SealedOutput(1 << 20, None, Budget(), server)
     with path.open("rb") as file:
         output.append_file(FileRange(file.fileno(), 0, 1 << 30))
         for _ in range(3):
@@ -211,6 +212,7 @@ def connection(context, pair):
     lines = []
     worker = SimpleNamespace(
         settings=settings,
+        budget=Budget(),
         now=1.0,
         retiring=False,
         poller=make_poller("auto"),
