@@ -48,6 +48,9 @@ class Acceptor:
             number: Service(listener.protocol, worker.settings, worker.log, listener)
             for number, listener in self.listeners.items()
         }
+        if worker.pool is None and worker.hooks.get("post_request") is None:
+            for service in self._services.values():
+                service.join_ends()
         self._kinds = {number: _kind(service) for number, service in self._services.items()}
         self.accepting = False
         self._not_before = 0.0

@@ -116,6 +116,8 @@ class Answer:
         reply = self.codec.reply(request, status, self.headers, data)
         self.started = True
         self.sent = 0 if request.head_only else len(data)
+        if not request.keep_alive:
+            self.connection.send_flags = self.connection.service.last_flags
         self.connection.write(reply)
 
     def _send_large(self, status: str, data: bytes) -> None:

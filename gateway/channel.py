@@ -58,7 +58,7 @@ _DECENT_PERIOD = 5.0
 class Channel:
     """A non-blocking socket and what waits to be sent on it."""
 
-    __slots__ = ("flushed", "gone", "lock", "output", "pace", "settings", "sock")
+    __slots__ = ("flushed", "gone", "lock", "output", "pace", "send_flags", "settings", "sock")
 
     def __init__(self, sock: socket.SocketType, settings: Settings, budget: Budget) -> None:
         self.sock = sock
@@ -68,6 +68,8 @@ class Channel:
         self.gone = False
         #: Bytes that the kernel took later than they were written.
         self.flushed = 0
+        #: Of send(2).
+        self.send_flags = 0
         #: How fast the peer takes what waits, once that was looked at.
         self.pace: Pace | None = None
 
@@ -111,7 +113,10 @@ class Channel:
                     self._flush()
                 else:
                     try:
-                        sent = self.sock.sendmsg((data, rest)) if rest else self.sock.send(data)
+                        if rest:
+                            sent = self.sock.sendmsg((data, rest))
+                        else:
+                            sent = self.sock.send(data, self.send_flags)
                     except (BlockingIOError, InterruptedError):
                         sent = 0
                     if sent == len(data) + len(rest):

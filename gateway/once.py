@@ -229,6 +229,7 @@ class _Connection:
         self.worker: Any = None
         self.gone = False
         self.slots = 1
+        self.send_flags = 0
         self.closing = False
         self.is_cut = False
         self._is_writing = False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
     from ssl import SSLContext
 
     from gateway.sockets import Listener
+
+#: send(2): something follows at once.  Linux only.
+_MORE: int = getattr(socket, "MSG_MORE", 0)
 
 Normaliser = Callable[[dict[str, str]], None]
 
@@ -60,6 +64,7 @@ class Service:
         "guard",
         "is_unix",
         "keepalive",
+        "last_flags",
         "limits",
         "listener",
         "normalise",
@@ -125,6 +130,8 @@ class Service:
         self.normalise: Normaliser = _normaliser(
             mount, forwarding, marked=self.codec_class.marks_claims
         )
+        #: Of the send(2) of an answer that its connection ends with, see ``join_ends``.
+        self.last_flags = 0
         own = "" if listener is None else listener.proxy_protocol
         #: Version of the PROXY protocol header that comes first, or "off".
         self.proxy_protocol: str = own or settings.proxy_protocol
@@ -139,6 +146,17 @@ class Service:
                 allow=listener.allow,
                 proxied=self.proxy_protocol != "off",
             )
+
+    def join_ends(self) -> None:
+        """Send the last answer of a connection in one packet with its end, where that is TCP.
+
+        For connections whose end comes in the same turn of the loop: the kernel holds the
+        answer back until then, for 200 ms at most (tcp(7), TCP_CORK).
+        """
+        if not (self.is_unix or self.tls or self.codec_class.concurrent):
+            self.last_flags = _MORE
+        for service in (self.choices or {}).values():
+            service.join_ends()
 
 
 def _local_variables(listener: Listener | None) -> dict[str, str]:

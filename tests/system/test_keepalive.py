@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import socket
+import struct
+import sys
 from time import monotonic
 
 import pytest
 from clients import BEGIN, PARAMS, STDIN, encode_pairs, record, records, variables
 from processes import WAITING_APP, Load, wait_for
 
+#: Packets to a client before its answer: its connection is open, its request has arrived.
+OPENING = 2
 NONE = ("--keepalive", "0", "--fastcgi-keepalive", "0")
 
 
@@ -52,6 +57,34 @@ def test_without_keepalive_requests_that_share_a_connection_are_all_answered(ser
     (server.folder / "2").touch()
     assert peer.answer(number=2).whole
     assert peer.rest() == b""
+
+
+def packets_of_answers(server, protocol):
+    """How many packets each of some connections got (tcpi_segs_in of linux/tcp.h)."""
+    counts = []
+    for _ in range(20):
+        with server.connect(protocol) as peer:
+            assert peer.ask().status == 200
+            assert peer.rest() == b""
+            info = peer.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 144)
+            counts.append(struct.unpack_from("=I", info, 140)[0])
+    return counts
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux counts a connection's packets")
+@pytest.mark.parametrize("protocol", ["http", "scgi", "uwsgi"])
+def test_the_last_answer_is_in_one_packet_with_the_end_of_its_connection(serve, protocol):
+    server = serve(WAITING_APP, *NONE, "--threads", "1", protocols=[protocol], kinds=["tcp"])
+    assert min(packets_of_answers(server, protocol)) <= OPENING + 1
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux counts a connection's packets")
+@pytest.mark.parametrize("options", [("--threads", "4"), ("--config", "hooks.py")])
+def test_an_answer_waits_for_no_end_that_may_be_late(serve, options):
+    """After it other threads may run, or a hook: the client has its answer meanwhile."""
+    files = {"hooks.py": "def post_request(worker, req, environ, resp): pass"}
+    server = serve(WAITING_APP, *NONE, *options, kinds=["tcp"], protocols=["http"], files=files)
+    assert min(packets_of_answers(server, "http")) > OPENING + 1
 
 
 @pytest.mark.parametrize("protocol", ["http", "fastcgi"])
