@@ -269,6 +269,7 @@ def _addresses(resolved: Resolved) -> list[Address]:
             "x_sendfile_root", settings.x_sendfile_root, "there is no such folder", root_source
         )
     if settings.protocol == CGI:
+        once.check_settings(resolved)
         return []
     certified = bool(settings.certfile)
     if sources["bind"] == "default":

@@ -82,7 +82,7 @@ def serve(resolved: Resolved) -> int:
     """
     settings = resolved.settings
     environ = _meta_variables(os.environb)
-    _check(resolved, environ)
+    _check_request(resolved, environ)
     # For urllib and its like a client's "Proxy:" must not name a proxy (httpoxy).
     os.environ.pop("HTTP_PROXY", None)
     if settings.umask is not None:
@@ -117,14 +117,19 @@ def serve(resolved: Resolved) -> int:
     return EXIT_CUT if connection.is_cut else EXIT_OK
 
 
-def _check(resolved: Resolved, environ: Mapping[str, str]) -> None:
+def check_settings(resolved: Resolved) -> None:
+    """Raise SettingError for what only a server has a use for."""
     for name in _NEEDS_A_SERVER:
         if resolved.sources[name] != "default":
             value = getattr(resolved.settings, name)
             allowed = (
-                "with protocol = cgi a web server starts the process, listens and says as whom"
+                "with protocol = cgi a web server starts the process, listens, speaks TLS and says "
+                "as whom"
             )
             raise SettingError(name, value, allowed, resolved.sources[name])
+
+
+def _check_request(resolved: Resolved, environ: Mapping[str, str]) -> None:
     if not environ.get("REQUEST_METHOD"):
         raise SettingError(
             "protocol",

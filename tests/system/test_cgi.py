@@ -307,6 +307,9 @@ def test_an_application_that_cannot_be_loaded(folder, code, said):
     [
         ("--bind=127.0.0.1:0", {}, "bind"),
         ("--preload", {}, "preload_app"),
+        ("--certfile=missing.pem", {}, "certfile is 'missing.pem'"),
+        ("--keyfile=missing.pem", {}, "keyfile is 'missing.pem'"),
+        ("--cert-reqs=required", {}, "cert_reqs is 'required'"),
         ("--workers=nought", {}, "workers"),
         ("--threads=4", {"REQUEST_METHOD": ""}, "REQUEST_METHOD is missing"),
     ],
@@ -316,6 +319,13 @@ def test_a_wrong_setting(folder, option, variables, said):
     assert (answer.code, answer.head) == (2, b"")
     assert said in answer.errors
     assert "Traceback" not in answer.errors
+
+
+@pytest.mark.parametrize("option", ["--bind=127.0.0.1:0", "--certfile=missing.pem"])
+def test_a_check_of_the_settings_says_the_same(folder, option):
+    answer = ask(folder, "x", option, "--check-config")
+    assert (answer.code, answer.head) == (2, b"")
+    assert "with protocol = cgi" in answer.errors
 
 
 def test_a_client_that_leaves(folder):
