@@ -21,6 +21,7 @@ from gateway.sockets import Listener
 from gateway.trust import unmapped
 
 if TYPE_CHECKING:
+    from gateway.guard import Guard
     from gateway.worker import Worker
 
 #: How long accepting rests when descriptors run out, seconds.
@@ -179,11 +180,9 @@ class Acceptor:
         self._at_once = min(self._at_once * 2, self._most)
 
     def _open(self, service: Service, sock: socket.SocketType, address: Any) -> None:
-        guard = service.guard
-        if guard is not None and not guard.admits(sock, address):
-            sock.close()
+        connection = self._connection(service, sock, address, service.guard)
+        if connection is None:
             return
-        connection = self._connection(service, sock, address)
         worker = self._worker
         counts = not service.is_unix and service.proxy_protocol == "off"
         if counts and not self.crowd.admits(connection, address[0]):
@@ -206,15 +205,26 @@ class Acceptor:
         if service is None:  # of a manager with other binds, see succession.py
             sock.close()
             return True
-        connection = self._connection(service, sock, address)
-        self._worker.guarded(connection, connection.resume)
+        connection = self._connection(service, sock, address, None)
+        if connection is not None:
+            self._worker.guarded(connection, connection.resume)
         return True
 
-    def _connection(self, service: Service, sock: socket.SocketType, address: Any) -> Connection:
+    def _connection(
+        self, service: Service, sock: socket.SocketType, address: Any, guard: Guard | None
+    ) -> Connection | None:
+        """None if it may not be, or met a fault of ours, which is nobody else's loss."""
         peer = service.peer if service.is_unix else f"{address[0]}:{address[1]}"
-        own = _addresses(service, sock, address)
-        kind = self._kinds[service.listener]
-        connection = kind(self._worker, service, sock, peer, own)
+        try:
+            if guard is not None and not guard.admits(sock, address):
+                sock.close()
+                return None
+            own = _addresses(service, sock, address)
+            connection = self._kinds[service.listener](self._worker, service, sock, peer, own)
+        except Exception:
+            self._worker.log.critical("%s: a fault of the server", peer, exc_info=True)
+            sock.close()
+            return None
         self._worker.connections[connection.number] = connection
         return connection
 

@@ -242,3 +242,44 @@ def test_what_is_being_served_has_descriptors_left(tmp_path):
             assert other.answer().status == 200
             other.close()
         server.wait_for_log("accepting goes on")
+
+
+# Faults of the gateway itself
+
+BREAKS_CONNECTIONS = """
+import os
+from gateway.receiving import Receiver
+from app import app
+
+make = Receiver.__init__
+
+def broken(*args):
+    if os.path.exists("broken"):
+        raise RuntimeError("on purpose")
+    make(*args)
+
+Receiver.__init__ = broken
+"""
+
+
+@pytest.mark.parametrize("kind", ["http", "https"])
+def test_a_connection_that_cannot_be_made_is_lost_alone(tmp_path, certified, kind):
+    (tmp_path / "app.py").write_text(APP)
+    (tmp_path / "breaks.py").write_text(BREAKS_CONNECTIONS)
+    path = str(tmp_path / "sock")
+    with started("breaks:app", *certified, "--bind", f"{kind}+unix:{path}", cwd=tmp_path) as server:
+        with PEERS[kind](path) as before:
+            assert before.ask("/", method="POST", body=b"1").body == b"1"
+            (tmp_path / "broken").touch()
+            for _ in range(3):
+                with socket.socket(socket.AF_UNIX) as sock:
+                    sock.settimeout(20)
+                    sock.connect(path)
+                    assert sock.recv(1) == b""
+            (tmp_path / "broken").unlink()
+            assert before.ask("/", method="POST", body=b"2").body == b"2"
+        with PEERS[kind](path) as after:
+            assert after.ask("/", method="POST", body=b"3").body == b"3"
+        assert server.log.count("a fault of the server") == 3
+        assert server.log.count("RuntimeError: on purpose") == 3
+        assert server.log.count("is ready") == 1
