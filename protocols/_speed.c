@@ -290,6 +290,20 @@ next_stream(const unsigned char **at, const unsigned char *end, int kind, int nu
                             last.number == number && !last.size);
 }
 
+/* The arguments of a request; 0 with an exception if they are others. */
+static int
+are_bytes_and_names(PyObject *const *args, Py_ssize_t count, const unsigned char **at,
+                    const unsigned char **end)
+{
+    if (count != 2 || !PyBytes_CheckExact(args[0]) || !PyFrozenSet_CheckExact(args[1])) {
+        PyErr_SetString(PyExc_TypeError, "bytes and a frozenset are needed");
+        return 0;
+    }
+    *at = (const unsigned char *)PyBytes_AS_STRING(args[0]);
+    *end = *at + PyBytes_GET_SIZE(args[0]);
+    return 1;
+}
+
 static PyObject *
 fastcgi_request(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t count)
 {
@@ -297,12 +311,8 @@ fastcgi_request(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t c
     struct record begin, params, body;
     PyObject *environ;
 
-    if (count != 2 || !PyBytes_CheckExact(args[0]) || !PyFrozenSet_CheckExact(args[1])) {
-        PyErr_SetString(PyExc_TypeError, "bytes and a frozenset are needed");
+    if (!are_bytes_and_names(args, count, &at, &end))
         return NULL;
-    }
-    at = (const unsigned char *)PyBytes_AS_STRING(args[0]);
-    end = at + PyBytes_GET_SIZE(args[0]);
     if (!next_record(&at, end, &begin) || begin.kind != BEGIN_REQUEST || !begin.number ||
         begin.size != 8 || begin.content[0] || begin.content[1] != RESPONDER ||
         !next_stream(&at, end, PARAMS, begin.number, &params) ||
@@ -332,6 +342,49 @@ static PyObject *
 scgi_pairs(PyObject *Py_UNUSED(module), PyObject *block)
 {
     return read_block(block, next_scgi);
+}
+
+/* All of an SCGI request without a body: a netstring that says so first, and nothing else. */
+static PyObject *
+scgi_request(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t count)
+{
+    static const char first[] = "CONTENT_LENGTH\0000"; /* and its NUL */
+    const unsigned char *at, *end;
+    Py_ssize_t size = 0;
+    PyObject *environ;
+
+    if (!are_bytes_and_names(args, count, &at, &end))
+        return NULL;
+    if (at < end && *at == '0')
+        Py_RETURN_NONE;
+    for (; at < end && *at >= '0' && *at <= '9' && size < LARGEST; at++)
+        size = size * 10 + (*at - '0');
+    if (end - at != size + 2 || *at != ':' || end[-1] != ',' || size < (Py_ssize_t)sizeof first ||
+        memcmp(at + 1, first, sizeof first) != 0)
+        Py_RETURN_NONE;
+    leave_out(args[1]);
+    environ = read_pairs(at + 1, end - 1, next_scgi, 1);
+    return environ != NULL ? environ : none_unless_failed();
+}
+
+/* The variables of a uwsgi request of which nothing else came. */
+static PyObject *
+uwsgi_request(PyObject *Py_UNUSED(module), PyObject *data)
+{
+    const unsigned char *at;
+    Py_ssize_t size;
+    PyObject *environ;
+
+    if (!PyBytes_CheckExact(data)) {
+        PyErr_SetString(PyExc_TypeError, "bytes are needed");
+        return NULL;
+    }
+    at = (const unsigned char *)PyBytes_AS_STRING(data);
+    size = PyBytes_GET_SIZE(data) - 4;
+    if (size < 0 || at[0] || at[3] || (at[1] | at[2] << 8) != size)
+        Py_RETURN_NONE;
+    environ = read_pairs(at + 4, at + 4 + size, next_uwsgi, 0);
+    return environ != NULL ? environ : none_unless_failed();
 }
 
 static unsigned char *
@@ -388,6 +441,9 @@ static PyMethodDef functions[] = {
      "All of an answer to a number, of a head and data that fit in one record; or None."},
     {"fastcgi_request", (PyCFunction)(void (*)(void))fastcgi_request, METH_FASTCALL,
      "Number, flags, variables and body of a whole request, without the names given; or None."},
+    {"scgi_request", (PyCFunction)(void (*)(void))scgi_request, METH_FASTCALL,
+     "Variables of a whole request without a body, without the names given; or None."},
+    {"uwsgi_request", uwsgi_request, METH_O, "Variables that are all that came, or None."},
     {"fastcgi_pairs", fastcgi_pairs, METH_O, "The variables of a FCGI_PARAMS stream, or None."},
     {"uwsgi_pairs", uwsgi_pairs, METH_O, "The variables of a uwsgi block, or None."},
     {"scgi_pairs", scgi_pairs, METH_O, "The variables of an SCGI netstring, or None."},

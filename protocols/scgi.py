@@ -10,10 +10,10 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from protocols.cgi import drop_foreign, is_cut_short, is_length, refusal_head, variables
+from protocols.cgi import FOREIGN, drop_foreign, is_cut_short, is_length, refusal_head, variables
 from protocols.model import CLAIM_MARK, CLAIMS, ProtocolError, Request
 from protocols.single import SingleRequestCodec
-from protocols.speed import scgi_pairs
+from protocols.speed import scgi_pairs, scgi_request
 
 _ZERO = 48
 
@@ -41,6 +41,20 @@ class ScgiCodec(SingleRequestCodec):
             return 0, 0
         return colon + 1, colon + 1 + int(digits) + 1
 
+    def whole(self, data: bytes) -> Request | None:
+        """A request without a body."""
+        environ = scgi_request(data, FOREIGN)
+        if (
+            environ is None
+            or environ.pop("SCGI", "") != "1"
+            or "" in environ
+            or len(data) > self.limits.request_header_total
+        ):
+            return None
+        if data.find(CLAIM_MARK) >= 0:
+            environ[CLAIMS] = ""
+        return self.open(environ, 0)
+
     def decode(self, block: bytes) -> Request:
         """The request of a netstring and its comma."""
         if block[-1:] != b",":
@@ -58,16 +72,14 @@ class ScgiCodec(SingleRequestCodec):
         if "HTTP_CONTENT_LENGTH" in environ:
             self._check_false_length(length, environ["HTTP_CONTENT_LENGTH"])
         drop_foreign(environ)
-        if CLAIM_MARK in block:
+        if block.find(CLAIM_MARK) >= 0:
             environ[CLAIMS] = ""
         if environ.pop("SCGI", None) != "1":
             raise _refusal("400 Bad Request", "the header SCGI must be 1")
         environ["CONTENT_LENGTH"] = str(length)
         if self.limits.request_body and length > self.limits.request_body:
             raise _refusal("413 Content Too Large", "the request body is too large")
-        request = Request(0, environ, length, b"", False, False)
-        request.head_only = environ.get("REQUEST_METHOD") == "HEAD"
-        return request
+        return self.open(environ, length)
 
     def _check_false_length(self, length: int, announced: str) -> None:
         """Refuse a length that nginx made up.

@@ -44,10 +44,25 @@ class SingleRequestCodec(CgiCodec):
         """The request of a whole block, without its body.  Raises ProtocolError."""
         raise NotImplementedError
 
+    def whole(self, data: bytes) -> Request | None:
+        """The request of a first read that is all of it; None if there is more to judge."""
+        del data
+        return None
+
+    def open(self, environ: dict[str, str], length: int) -> Request:
+        """The request, whose variables are known now."""
+        request = Request(0, environ, length, b"", False, False)
+        request.head_only = environ.get("REQUEST_METHOD") == "HEAD"
+        return request
+
     def receive(self, data: bytes) -> list[Event]:
         """Return the request or a piece of its body; what follows is dropped."""
         if self._state == _HEAD:
-            return self._receive_head(data)
+            request = None if self._buffer else self.whole(data)
+            if request is None:
+                return self._receive_head(data)
+            self._finish()
+            return [request]
         if self._state == _BODY:
             piece = self._take(data)
             return [Body(0, piece, self._state == _BODY)]

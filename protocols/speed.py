@@ -31,6 +31,8 @@ def _no_answer(number: int, head: bytes, data: bytes) -> None:
 
 fastcgi_answer: Callable[[int, bytes, bytes], bytes | None] = _no_answer
 fastcgi_request: Callable[[bytes, frozenset[str]], WholeRequest | None] = _no_request
+scgi_request: Callable[[bytes, frozenset[str]], dict[str, str] | None] = _no_request
+uwsgi_request: Pairs = _not_compiled
 fastcgi_pairs: Pairs = _not_compiled
 scgi_pairs: Pairs = _not_compiled
 uwsgi_pairs: Pairs = _not_compiled
@@ -42,6 +44,8 @@ if os.environ.get("GATEWAY_PURE", "") in ("", "0"):
         fastcgi_answer = _speed.fastcgi_answer
         fastcgi_request = _speed.fastcgi_request
         fastcgi_pairs = _speed.fastcgi_pairs
+        scgi_request = _speed.scgi_request
+        uwsgi_request = _speed.uwsgi_request
         scgi_pairs = _speed.scgi_pairs
         uwsgi_pairs = _speed.uwsgi_pairs
 

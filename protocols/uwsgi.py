@@ -18,7 +18,7 @@ from typing import ClassVar
 from protocols.cgi import drop_foreign, is_cut_short, is_length, refusal_http, variables
 from protocols.model import CLAIM_MARK, CLAIMS, ProtocolError, Request
 from protocols.single import SingleRequestCodec
-from protocols.speed import uwsgi_pairs
+from protocols.speed import uwsgi_pairs, uwsgi_request
 
 HEADER = Struct("<BHB")
 _SIZE = Struct("<H")
@@ -76,6 +76,22 @@ class UwsgiCodec(SingleRequestCodec):
             )
         return HEADER.size, HEADER.size + size
 
+    def whole(self, data: bytes) -> Request | None:
+        """A request that says nothing of a body."""
+        environ = uwsgi_request(data)
+        if (
+            environ is None
+            or environ.get("CONTENT_LENGTH")
+            or "HTTP_TRANSFER_ENCODING" in environ
+            or "" in environ
+            or len(data) > self.limits.request_header_total
+        ):
+            return None
+        drop_foreign(environ)
+        if data.find(CLAIM_MARK) >= 0:
+            environ[CLAIMS] = ""
+        return self.open(environ, 0)
+
     def decode(self, block: bytes) -> Request:
         """The request of a block of variables."""
         environ = uwsgi_pairs(block)
@@ -85,15 +101,13 @@ class UwsgiCodec(SingleRequestCodec):
             raise _refusal("400 Bad Request", "a uwsgi variable has an empty name")
         length = _body_length(environ)
         drop_foreign(environ)
-        if CLAIM_MARK in block:
+        if block.find(CLAIM_MARK) >= 0:
             environ[CLAIMS] = ""
         if length or environ.get("CONTENT_LENGTH"):
             environ["CONTENT_LENGTH"] = str(length)
         if self.limits.request_body and length > self.limits.request_body:
             raise _refusal("413 Content Too Large", "the request body is too large")
-        request = Request(0, environ, length, b"", False, False)
-        request.head_only = environ.get("REQUEST_METHOD") == "HEAD"
-        return request
+        return self.open(environ, length)
 
     def encode_head(self, status: str, lines: str) -> bytes:
         """A status line first: mod_proxy_uwsgi takes nothing else.
