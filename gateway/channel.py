@@ -14,7 +14,7 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from gateway.linux import unsent
-from gateway.output import FileRange, NotKept, Output
+from gateway.output import NOTHING_WAITS, FileRange, NotKept, Output
 from gateway.pace import Pace
 
 if TYPE_CHECKING:
@@ -58,13 +58,25 @@ _DECENT_PERIOD = 5.0
 class Channel:
     """A non-blocking socket and what waits to be sent on it."""
 
-    __slots__ = ("flushed", "gone", "lock", "output", "pace", "send_flags", "settings", "sock")
+    __slots__ = (
+        "budget",
+        "flushed",
+        "gone",
+        "lock",
+        "output",
+        "pace",
+        "send_flags",
+        "settings",
+        "sock",
+    )
 
     def __init__(self, sock: socket.SocketType, settings: Settings, budget: Budget) -> None:
         self.sock = sock
         self.settings = settings
         self.lock = Lock()
-        self.output = Output(settings.body_buffer_size, settings.body_spool_dir, budget)
+        self.budget = budget
+        #: What waits to be sent: most connections never have anything that does.
+        self.output: Output = NOTHING_WAITS
         self.gone = False
         #: Bytes that the kernel took later than they were written.
         self.flushed = 0
@@ -72,6 +84,13 @@ class Channel:
         self.send_flags = 0
         #: How fast the peer takes what waits, once that was looked at.
         self.pace: Pace | None = None
+
+    def _queue(self) -> Output:
+        """Where to put what the socket does not take now; under the lock."""
+        if self.output is NOTHING_WAITS:
+            settings = self.settings
+            self.output = Output(settings.body_buffer_size, settings.body_spool_dir, self.budget)
+        return self.output
 
     def send_later(self) -> None:
         """Have the loop send what is queued; called without the lock."""
@@ -122,6 +141,7 @@ class Channel:
                     if sent == len(data) + len(rest):
                         return 0.0
                     self.pace = None
+                    output = self._queue()
                     output.append(memoryview(data)[sent:])
                     output.append(memoryview(rest)[max(0, sent - len(data)) :])
             except OSError as error:
@@ -136,7 +156,7 @@ class Channel:
         Raises ClientDisconnected.
         """
         with self.lock:
-            output = self.output
+            output = self._queue()
             try:
                 if self.gone:
                     raise ClientDisconnected("the peer is gone")

@@ -267,3 +267,18 @@ class Output:
         with suppress(OSError):
             file.close()
         self._budget.disk.give_back(size)
+
+
+class _Nothing(Output):
+    """The queue of everybody who has none; nothing gets in."""
+
+    __slots__ = ()
+
+    def append(self, data: bytes | memoryview) -> None:
+        raise TypeError("this queue is nobody's")
+
+    def append_file(self, piece: FileRange) -> None:
+        raise TypeError("this queue is nobody's")
+
+
+NOTHING_WAITS: Output = _Nothing(0, None, Budget(0, 0))
