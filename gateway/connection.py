@@ -76,6 +76,8 @@ class Connection(Receiver):
         if self.linger_until:
             self._discard(data)
         elif data:
+            if self.pending and self.slots == 1:
+                self.held += len(data)
             self.receive(data)
         else:
             self.end_of_file()

@@ -28,8 +28,10 @@ if TYPE_CHECKING:
 _READ_SIZE = 16384
 _BODY_READ_SIZE = 1 << 18
 
-#: Requests of one connection that wait before it is read no further.
+#: What one connection may have read while a request waits for its turn: requests, and
+#: bytes of heads and bodies.
 MOST_PENDING = 64
+_MOST_HELD = 1 << 17
 
 #: How long one connection keeps the loop with what was put off; seconds.
 _TURN = 0.01
@@ -96,7 +98,7 @@ class Receiver(Channel):
         self.intake: dict[int, Intake] = {}
         self.running: dict[int, Request] = {}
         self.active = 0
-        #: Bytes of bodies that were gathered since something waited for its turn.
+        #: Bytes that were read since something waits for its turn.
         self.held = 0
         #: The address under which it is counted, see crowd.py.
         self.counted = ""
@@ -244,22 +246,20 @@ class Receiver(Channel):
             del self.intake[event.stream]
             if not self.intake:
                 self.read_size = _READ_SIZE
-            if self.slots == 1 and (self.pending or self.active or self.output.size):
-                self.held += intake.size
             self._ready(intake.request, body, intake.size)
 
     def has_room(self) -> bool:
         """Whether to read on while requests wait; under the lock.
 
         What waits is bounded by its bytes too: who takes no answer could have many
-        bodies kept, each of them as large as any.
+        heads and bodies kept, each of them as large as any.
         """
         pending = len(self.pending)
         if not pending:
             self.held = 0
         return (
             pending <= MOST_PENDING
-            and self.held <= self.settings.body_buffer_size
+            and self.held <= _MOST_HELD
             and (not self.codec.rest or self.closing)
         )
 

@@ -129,6 +129,55 @@ def test_what_is_sent_is_given_back(budget, tmp_path):
         assert is_whole(budget)
 
 
+@pytest.mark.parametrize("sent", [10, 400_000, 900_000])
+def test_the_rest_of_a_piece_does_not_keep_all_of_it(sent):
+    """What is counted is what is held, up to twice that."""
+    data = numbered(1_000_000)
+    output = Output(1 << 20, None, Budget())
+    output.append(memoryview(data)[sent:])
+    (rest,) = output._chunks
+    assert rest == data[sent:]
+    assert len(rest.obj) <= 2 * len(rest)
+
+
+def test_what_is_left_of_a_piece_does_not_keep_all_of_it(pair):
+    ours, theirs = pair
+    output = Output(1 << 20, None, Budget())
+    data = numbered(100_000)
+    output.append(data)
+    received = bytearray()
+    while output.size:
+        output.flush(ours)
+        received += theirs.recv(1000)
+        assert sum(len(rest.obj) for rest in output._chunks) <= 2 * output.size
+    while len(received) < len(data):
+        received += theirs.recv(100_000)
+    assert received == data
+
+
+def test_a_stream_waits_when_memory_holds_much_of_what_the_disk_did_not_take(pair, tmp_path):
+    """Half of that is for whole answers, which cannot wait."""
+    budget = Budget(memory=0, disk=0)
+    budget.unkept.left = budget.unkept.size = 1_000_000
+    line = Line(pair[0], budget, body_spool_dir=str(tmp_path))
+    assert line.write(numbered(400_000), wait=True) == 0.0
+    received = bytearray()
+
+    def read() -> None:
+        while len(received) < 600_000:
+            received.extend(pair[1].recv(1 << 16))
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    line.write(numbered(200_000), wait=True)
+    assert budget.unkept.left >= 500_000
+    while not line.flush():
+        pass
+    reader.join(20)
+    assert received == numbered(400_000) + numbered(200_000)
+    assert is_whole(budget)
+
+
 def test_beyond_the_files_of_all_memory_is_the_last_resort(tmp_path):
     budget = Budget(memory=0, disk=50_000)
     budget.unkept.left = budget.unkept.size = 20_000

@@ -4,6 +4,7 @@ import grp
 import json
 import os
 import pwd
+import resource
 import sys
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from gateway.kinds import SettingError
 from gateway.process import (
     Identity,
+    allow_descriptors,
     apply_environment,
     check_privileges,
     drop_privileges,
@@ -273,6 +275,23 @@ def test_title_with_setproctitle(monkeypatch):
     monkeypatch.setitem(sys.modules, "setproctitle", module)
     set_title("worker", "shop")
     assert titles == ["gateway: worker [shop]"]
+
+
+@pytest.mark.parametrize(
+    ("limits", "wanted", "expected"),
+    [
+        ((100, 500), 300, 300),
+        ((100, 500), 1000, 500),
+        ((400, 500), 300, 400),
+    ],
+)
+def test_the_soft_limit_of_open_files_is_raised_as_far_as_it_may(limits, wanted, expected):
+    def act():
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        allow_descriptors(wanted)
+        return resource.getrlimit(resource.RLIMIT_NOFILE)
+
+    assert in_child(act) == [expected, limits[1]]
 
 
 def test_environment(monkeypatch):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import threading
 from contextlib import ExitStack
 from itertools import product
@@ -265,6 +266,31 @@ def test_answers_that_nobody_reads_take_bounded_memory(serve, threads, page):
         peer.close()
     wait_for(lambda: spooled(worker) == 0, "the files to be gone")
     assert server.ask("http", "/pid").status == 200
+
+
+def test_heads_behind_an_answer_that_nobody_reads_are_not_gathered(serve, threads):
+    """Sixty of the largest would be 3.5 MB of each client."""
+    server = serve(RULES, "--threads", threads, protocols=["http"], kinds=["unix"])
+    (worker,) = server.workers
+    deaf = [server.connect("http", "unix", receive_buffer=4096) for _ in range(20)]
+    for peer in deaf:
+        peer.start("/large-list")
+    wait_for(lambda: spooled(worker) > 20 * 8_000_000, "the answers to be in files")
+    before = memory(worker)
+    lines = b"".join(b"X-%d: %s\r\n" % (number, b"x" * 8000) for number in range(7))
+    unsent = {
+        peer.sock: memoryview(60 * (b"GET / HTTP/1.1\r\nHost: a\r\n" + lines + b"\r\n"))
+        for peer in deaf
+    }
+    while ready := select.select([], unsent, [], 0.5)[1]:
+        for sock in ready:
+            unsent[sock] = unsent[sock][sock.send(unsent[sock][:4096]) :]
+            if not unsent[sock]:
+                del unsent[sock]
+    used = memory(worker) - before
+    print(f"{used >> 20} MiB of memory for {len(unsent)} clients")
+    assert len(unsent) == 20
+    assert used < 15 * MB
 
 
 def test_beyond_worker_spool_size_bodies_are_507_and_answers_wait(serve, threads):

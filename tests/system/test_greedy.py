@@ -193,7 +193,7 @@ def test_a_client_that_reads_slowly_but_steadily_gets_all_of_it(strict):
     begun_at = monotonic()
     while monotonic() - begun_at < 3.5:
         for peer in peers:
-            assert peer.fill(20_000)
+            assert peer.fill(40_000)
         a_while(0.05)
     for peer in peers:
         answer = peer.answer()
