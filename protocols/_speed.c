@@ -7,148 +7,7 @@
  * says what is wrong.
  */
 
-#define PY_SSIZE_T_CLEAN
-#include <Python.h>
-
-#include <stdint.h>
-#include <string.h>
-
-/* Front ends send the same few names with every request, and mostly the same
- * values: their str objects are kept.  A peer can only replace entries. */
-#define SLOTS 512
-#define LONGEST 64
-
-struct known {
-    PyObject *name, *value; /* the last value that was short enough */
-    int is_foreign;         /* it is in ``foreign`` */
-};
-
-static struct known names[SLOTS];
-
-/* The names that are left out where this is asked for; ``names`` says of each of them. */
-static PyObject *foreign;
-
-static void
-leave_out(PyObject *asked)
-{
-    size_t slot;
-
-    if (asked == foreign)
-        return;
-    for (slot = 0; slot < SLOTS; slot++) {
-        Py_CLEAR(names[slot].name);
-        Py_CLEAR(names[slot].value);
-    }
-    Py_XSETREF(foreign, Py_NewRef(asked));
-}
-
-/* What stands at both ends tells most names apart. */
-static struct known *
-slot_of(const unsigned char *text, Py_ssize_t size)
-{
-    uint64_t first = 0, last = 0;
-    size_t part = size < 8 ? (size_t)size : 8;
-
-    memcpy(&first, text, part);
-    memcpy(&last, text + size - part, part);
-    first = (first * 0x9E3779B97F4A7C15u ^ last) * 0xC2B2AE3D27D4EB4Fu + (uint64_t)size;
-    return &names[(first >> 32) % SLOTS];
-}
-
-static int
-is_text(PyObject *object, const unsigned char *text, Py_ssize_t size)
-{
-    return object != NULL && PyUnicode_GET_LENGTH(object) == size &&
-           memcmp(PyUnicode_1BYTE_DATA(object), text, (size_t)size) == 0;
-}
-
-/* A new reference to the text, which replaces what is kept unless it is the same. */
-static PyObject *
-text_object(PyObject **kept, const unsigned char *text, Py_ssize_t size)
-{
-    PyObject *made;
-
-    if (is_text(*kept, text, size))
-        return Py_NewRef(*kept);
-    made = PyUnicode_DecodeLatin1((const char *)text, size, NULL);
-    if (made != NULL)
-        Py_XSETREF(*kept, Py_NewRef(made));
-    return made;
-}
-
-/* Make ``at`` the slot of a name; 0 or -1 as a C API function. */
-static int
-take_slot(struct known *at, const unsigned char *text, Py_ssize_t size)
-{
-    PyObject *name;
-    int is_foreign = 0;
-
-    if (is_text(at->name, text, size))
-        return 0;
-    name = PyUnicode_DecodeLatin1((const char *)text, size, NULL);
-    if (name != NULL && foreign != NULL)
-        is_foreign = PySet_Contains(foreign, name);
-    if (name == NULL || is_foreign < 0) {
-        Py_XDECREF(name);
-        return -1;
-    }
-    at->is_foreign = is_foreign;
-    Py_XSETREF(at->name, name);
-    return 0;
-}
-
-/* Where the pairs go. */
-struct target {
-    PyObject *environ;
-    int drops; /* what is foreign */
-};
-
-/* 1: entered; 0: the name is there already; -1: an exception is set. */
-static int
-enter(const struct target *to, const unsigned char *name_text, Py_ssize_t name_size,
-      const unsigned char *value_text, Py_ssize_t value_size)
-{
-    Py_ssize_t before = PyDict_GET_SIZE(to->environ);
-    struct known once = {NULL, NULL, 0}, *known = &once;
-    PyObject *value, *any = NULL;
-    int outcome = -1;
-
-    if (name_size <= LONGEST)
-        known = slot_of(name_text, name_size);
-    if (take_slot(known, name_text, name_size) < 0)
-        return -1;
-    if (known->is_foreign && to->drops) {
-        Py_XDECREF(once.name);
-        return 1;
-    }
-    value = text_object(value_size <= LONGEST ? &known->value : &any, value_text, value_size);
-    if (value != NULL) {
-        if (PyDict_SetItem(to->environ, known->name, value) == 0)
-            outcome = PyDict_GET_SIZE(to->environ) > before;
-        Py_DECREF(value);
-    }
-    Py_XDECREF(any);
-    Py_XDECREF(once.name);
-    Py_XDECREF(once.value);
-    return outcome;
-}
-
-/* What a reader does with the next pair: 1 goes on, 0 gives up, -1 raises. */
-typedef int (*reader)(const struct target *to, const unsigned char **at,
-                      const unsigned char *end);
-
-/* A new dictionary; NULL without an exception if the reader gave up. */
-static PyObject *
-read_pairs(const unsigned char *at, const unsigned char *end, reader next, int drops)
-{
-    struct target to = {PyDict_New(), drops};
-
-    while (to.environ != NULL && at < end) {
-        if (next(&to, &at, end) != 1)
-            Py_CLEAR(to.environ);
-    }
-    return to.environ;
-}
+#include "_pairs.h"
 
 static PyObject *
 none_unless_failed(void)
@@ -171,81 +30,6 @@ read_block(PyObject *block, reader next)
     at = (const unsigned char *)PyBytes_AS_STRING(block);
     environ = read_pairs(at, at + PyBytes_GET_SIZE(block), next, 0);
     return environ != NULL ? environ : none_unless_failed();
-}
-
-/* FastCGI 1.0 section 3.4: a length takes one byte, or four of which the first has bit 7. */
-static int
-length_of(const unsigned char **at, const unsigned char *end, Py_ssize_t *length)
-{
-    const unsigned char *text = *at;
-
-    if (text == end)
-        return 0;
-    if (text[0] < 128) {
-        *length = text[0];
-        *at = text + 1;
-        return 1;
-    }
-    if (end - text < 4)
-        return 0;
-    *length = (Py_ssize_t)(text[0] & 127) << 24 | (Py_ssize_t)text[1] << 16 |
-              (Py_ssize_t)text[2] << 8 | (Py_ssize_t)text[3];
-    *at = text + 4;
-    return 1;
-}
-
-static int
-next_fastcgi(const struct target *to, const unsigned char **at, const unsigned char *end)
-{
-    Py_ssize_t name_size, value_size;
-    const unsigned char *name;
-
-    if (!length_of(at, end, &name_size) || !length_of(at, end, &value_size))
-        return 0;
-    name = *at;
-    if (end - name < name_size || end - name - name_size < value_size)
-        return 0;
-    *at = name + name_size + value_size;
-    return enter(to, name, name_size, name + name_size, value_size);
-}
-
-/* The uwsgi protocol: each text after its length, 16 bits, little-endian. */
-static int
-next_uwsgi(const struct target *to, const unsigned char **at, const unsigned char *end)
-{
-    const unsigned char *text = *at;
-    const unsigned char *start[2];
-    Py_ssize_t size[2];
-    int part;
-
-    for (part = 0; part < 2; part++) {
-        if (end - text < 2)
-            return 0;
-        size[part] = text[0] | text[1] << 8;
-        start[part] = text + 2;
-        if (end - start[part] < size[part])
-            return 0;
-        text = start[part] + size[part];
-    }
-    *at = text;
-    return enter(to, start[0], size[0], start[1], size[1]);
-}
-
-/* SCGI: each text ends with a NUL. */
-static int
-next_scgi(const struct target *to, const unsigned char **at, const unsigned char *end)
-{
-    const unsigned char *name = *at, *name_end, *value, *value_end;
-
-    name_end = memchr(name, 0, (size_t)(end - name));
-    if (name_end == NULL)
-        return 0;
-    value = name_end + 1;
-    value_end = memchr(value, 0, (size_t)(end - value));
-    if (value_end == NULL)
-        return 0;
-    *at = value_end + 1;
-    return enter(to, name, name_end - name, value, value_end - value);
 }
 
 /* FastCGI 1.0 section 3.3. */
@@ -319,7 +103,7 @@ fastcgi_request(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t c
         !next_stream(&at, end, STDIN, begin.number, &body) || at != end)
         Py_RETURN_NONE;
     leave_out(args[1]);
-    environ = read_pairs(params.content, params.content + params.size, next_fastcgi, 1);
+    environ = read_variables(params.content, params.content + params.size, next_fastcgi, 1);
     if (environ == NULL)
         return none_unless_failed();
     return Py_BuildValue("iiNy#", begin.number, (int)begin.content[2], environ, body.content,
@@ -363,7 +147,7 @@ scgi_request(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t coun
         memcmp(at + 1, first, sizeof first) != 0)
         Py_RETURN_NONE;
     leave_out(args[1]);
-    environ = read_pairs(at + 1, end - 1, next_scgi, 1);
+    environ = read_variables(at + 1, end - 1, next_scgi, 1);
     return environ != NULL ? environ : none_unless_failed();
 }
 
@@ -383,7 +167,7 @@ uwsgi_request(PyObject *Py_UNUSED(module), PyObject *data)
     size = PyBytes_GET_SIZE(data) - 4;
     if (size < 0 || at[0] || at[3] || (at[1] | at[2] << 8) != size)
         Py_RETURN_NONE;
-    environ = read_pairs(at + 4, at + 4 + size, next_uwsgi, 0);
+    environ = read_variables(at + 4, at + 4 + size, next_uwsgi, 0);
     return environ != NULL ? environ : none_unless_failed();
 }
 
