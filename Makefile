@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
-.PHONY: run test check bench compare compare-packages attack fuzz clean system-packages
+.PHONY: run test test-pure check bench compare compare-packages attack fuzz clean system-packages
 
 run: $(BIN)/gateway
 	@echo 'Open http://127.0.0.1:8000/ (the same application answers FastCGI on 127.0.0.1:9000'
@@ -48,10 +48,14 @@ check: $(VENV)/.test
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# The codecs on both builds: as installed, and without what is compiled.
+# Everything as it is installed; what is compiled then once more as Python.  make test-pure
+# runs everything as Python.
 test: system-packages check
 	$(BIN)/pytest
-	GATEWAY_PURE=1 $(BIN)/pytest --quiet tests/protocols
+	GATEWAY_PURE=1 $(BIN)/pytest --quiet tests/protocols tests/gateway
+
+test-pure: system-packages check
+	GATEWAY_PURE=1 $(BIN)/pytest
 
 bench: $(VENV)/.test
 	$(BIN)/python -m benchmarks

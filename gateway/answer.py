@@ -5,34 +5,36 @@ from __future__ import annotations
 import os
 import sys
 from logging import DEBUG, INFO
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
-from gateway.channel import AnswerLost, ClientDisconnected, TakesTooLittle
+from gateway.carrier import Carrier
+from gateway.disconnects import AnswerLost, ClientDisconnected, TakesTooLittle
 from gateway.environ import text_of
 from gateway.filewrapper import FileWrapper
 from gateway.scoreboard import LostRequest
 from protocols.model import UNAVAILABLE, UNKNOWN, Headers, Request
 
 if TYPE_CHECKING:
-    from gateway.connection import Connection
     from gateway.worker import Worker
 
 
 #: What has become of a request's deadline.
-IN_TIME, EXPIRED, ABANDONED = 0, 1, 2
+IN_TIME: Final = 0
+EXPIRED: Final = 1
+ABANDONED: Final = 2
 
 #: Bytes of a body that is not joined with its head.
-_LARGE = 32768
+_LARGE: Final = 32768
 
 
 #: Whether somebody still wants the answer is asked of a request that waited longer
 #: for its turn; seconds.
-LATE = 1.0
+LATE: Final = 1.0
 
-_WORTH_A_WORD = 0.05
+_WORTH_A_WORD: Final = 0.05
 
 #: What a client that is refused is told to wait, seconds.
-_RETRY_AFTER = "5"
+_RETRY_AFTER: Final = "5"
 
 
 class Overloaded(Exception):
@@ -73,8 +75,8 @@ class Answer:
     #: How long it waited for a thread, seconds.
     waited: float
 
-    def __init__(self, connection: Connection, request: Request) -> None:
-        self.connection: Connection = connection
+    def __init__(self, connection: Carrier, request: Request) -> None:
+        self.connection: Carrier = connection
         self.codec = connection.codec
         self.worker: Worker = connection.worker
         self.request: Request = request

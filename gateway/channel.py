@@ -8,67 +8,40 @@ from __future__ import annotations
 
 import select
 import socket
-from math import inf
 from threading import Lock
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
+from gateway.carrier import Carrier
+from gateway.disconnects import ClientDisconnected, TakesTooLittle, disconnected
 from gateway.linux import unsent
-from gateway.output import NOTHING_WAITS, FileRange, NotKept, Output
+from gateway.output import NOTHING_WAITS, FileRange, Output
 from gateway.pace import Pace
+from protocols.native import mypyc_attr
 
 if TYPE_CHECKING:
     from gateway.budget import Budget
     from gateway.settings import Settings
 
 
-class ClientDisconnected(ConnectionError):
-    """The peer is gone or takes too little; raised where the application writes."""
-
-
-class TakesTooLittle(ClientDisconnected):
-    """It is there, but does not read."""
-
-    def __init__(self) -> None:
-        super().__init__("the peer takes too little of its answer")
-
-
-class AnswerLost(ClientDisconnected):
-    """It is there and reads, but what waits for it cannot be kept."""
-
-
-def disconnected(error: OSError) -> ClientDisconnected:
-    """What the end of a connection by ``error`` means for its answer."""
-    return (AnswerLost if isinstance(error, NotKept) else ClientDisconnected)(str(error))
-
-
 #: What the poller reports of a peer that has left, beside POLLHUP and POLLERR.
-_LEFT = getattr(select, "POLLRDHUP", 0)
+_LEFT: Final = getattr(select, "POLLRDHUP", 0)
 
 #: How often a thread that waits for a reader looks at it, seconds.
-_LOOK = 0.25
+_LOOK: Final = 0.25
 
 #: While requests wait for that thread: how long the reader may take nothing, seconds;
 #: and what it has to take when the spool has no more room, bytes a second over so many.
-_PATIENCE = 1.0
-_DECENT = 1 << 16
-_DECENT_PERIOD = 5.0
+_PATIENCE: Final = 1.0
+_DECENT: Final = 1 << 16
+_DECENT_PERIOD: Final = 5.0
 
 
-class Channel:
+@mypyc_attr(allow_interpreted_subclasses=True)
+class Channel(Carrier):
     """A non-blocking socket and what waits to be sent on it."""
 
-    __slots__ = (
-        "budget",
-        "flushed",
-        "gone",
-        "lock",
-        "output",
-        "pace",
-        "send_flags",
-        "settings",
-        "sock",
-    )
+    __slots__ = ("budget", "flushed", "lock", "output", "pace", "sock")
 
     def __init__(self, sock: socket.SocketType, settings: Settings, budget: Budget) -> None:
         self.sock = sock
@@ -238,7 +211,7 @@ class Channel:
             self.send_later()
         return waited
 
-    def lags(self, now: float, patience: float = inf) -> bool:
+    def lags(self, now: float, patience: float | None = None) -> bool:
         """Whether the peer takes too little; ``patience`` may be shorter than ``send_timeout``."""
         # A send buffer may hold what a slow peer needs minutes for, and the socket
         # becomes writable only when much of that is gone.
@@ -247,7 +220,10 @@ class Channel:
         if pace is None:  # what waits is new
             pace = self.pace = Pace(taken, now)
         settings = self.settings
-        return pace.lags(taken, now, min(patience, settings.send_timeout), settings.send_min_rate)
+        timeout = settings.send_timeout
+        if patience is not None and patience < timeout:
+            timeout = patience
+        return pace.lags(taken, now, timeout, settings.send_min_rate)
 
     def is_awaited(self) -> bool:
         """Whether requests wait for the thread that waits for a reader."""

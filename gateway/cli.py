@@ -34,8 +34,8 @@ from gateway.settings import SettingError, Settings, kind_of
 from gateway.sockets import BindError, inherited_addresses
 from gateway.sources import CMD_ARGS, PREFIX, Resolved, resolve
 from gateway.startup import change_folder
+from protocols.builds import BUILD
 from protocols.detect import AUTO
-from protocols.speed import COMPILED
 
 EXIT_SYSTEM = 1
 EXIT_USAGE = 2
@@ -44,7 +44,7 @@ EXIT_LOAD = 3
 #: Seconds that ``gateway reload`` waits for the outcome.
 _RELOAD_TIMEOUT = 300.0
 
-_VERSION = f"%(prog)s, version %(version)s ({'compiled' if COMPILED else 'pure Python'})"
+_VERSION = f"%(prog)s, version %(version)s ({BUILD})"
 
 _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 

@@ -13,25 +13,28 @@ import socket
 import struct
 from contextlib import suppress
 from time import monotonic
+from typing import Final
 
-from gateway.channel import ClientDisconnected
+from gateway.disconnects import ClientDisconnected
 from gateway.linux import has_unread, unsent
 from gateway.poller import READ, WRITE
 from gateway.receiving import Receiver
 from gateway.scoreboard import Seat
 from gateway.wsgi import Exchange
 from protocols.model import Request
+from protocols.native import mypyc_attr
 
 #: How long a closed connection is still read in all, so that no reset overtakes
 #: the answer; seconds.
-LINGER_TOTAL = 30.0
+LINGER_TOTAL: Final = 30.0
 
 #: An answer that is larger is on its way for a while after it was sent.
-_IN_FLIGHT = 1 << 16
+_IN_FLIGHT: Final = 1 << 16
 
-_RESET = struct.pack("ii", 1, 0)
+_RESET: Final = struct.pack("ii", 1, 0)
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class Connection(Receiver):
     """The driver of one codec."""
 
@@ -164,7 +167,7 @@ class Connection(Receiver):
                 again = False
             loop_is_needed = not again and self._step_back()
         if again:
-            self.worker.queue.put((self, monotonic()))  # type: ignore[union-attr]
+            self.worker.queue.put((self, monotonic()))
         elif loop_is_needed:
             self.send_later()
 

@@ -7,7 +7,7 @@ from math import inf
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
-from gateway.channel import TakesTooLittle
+from gateway.disconnects import TakesTooLittle
 from gateway.linux import unsent
 from gateway.poller import READ
 

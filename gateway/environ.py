@@ -11,6 +11,7 @@ is what the application gets; REQUEST_URI keeps the client's own spelling.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Final
 from urllib.parse import quote, unquote_to_bytes
 
 from protocols.headers import TOKEN
@@ -18,10 +19,10 @@ from protocols.headers import TOKEN
 Environ = dict[str, str]
 
 #: Empty means absent: some front ends always send these.
-_OPTIONAL = ("AUTH_TYPE", "CONTENT_TYPE", "HTTPS", "REMOTE_IDENT", "REMOTE_USER")
-_TRUE = frozenset({"on", "1", "true", "yes", "https"})
-_METHODS = frozenset({"DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"})
-_NO_BODY_METHODS = frozenset({"GET", "HEAD"})
+_OPTIONAL: Final = ("AUTH_TYPE", "CONTENT_TYPE", "HTTPS", "REMOTE_IDENT", "REMOTE_USER")
+_TRUE: Final = frozenset({"on", "1", "true", "yes", "https"})
+_METHODS: Final = frozenset({"DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"})
+_NO_BODY_METHODS: Final = frozenset({"GET", "HEAD"})
 
 
 class BadVariables(ValueError):

@@ -21,13 +21,14 @@ from logging import Logger
 from threading import get_ident
 from time import monotonic
 from types import SimpleNamespace
-from typing import IO, Any, BinaryIO, ClassVar, cast
+from typing import IO, Any, BinaryIO, ClassVar
 
 from gateway.accesslog import AccessLog
 from gateway.answer import EXPIRED
 from gateway.body import Spool
 from gateway.budget import Budget
-from gateway.channel import ClientDisconnected
+from gateway.carrier import Carrier
+from gateway.disconnects import ClientDisconnected
 from gateway.errorlog import open_error_log
 from gateway.hooks import WorkerView
 from gateway.kinds import SettingError
@@ -214,7 +215,7 @@ def _fill(spool: Spool, source: int, length: int, limit: int) -> None:
 # The answer
 
 
-class _Connection:
+class _Connection(Carrier):
     """What the bridge needs of a connection: here two descriptors and one request."""
 
     def __init__(self, target: int, settings: Settings, log: Logger) -> None:
@@ -231,7 +232,6 @@ class _Connection:
         }
         self.peer = "the web server"
         self.label = f"{self.peer}\0{CGI}"
-        self.worker: Any = None
         self.gone = False
         self.slots = 1
         self.send_flags = 0
@@ -263,7 +263,7 @@ class _Connection:
             view=WorkerView(os.getpid(), self._log, self.settings, 0),
         )
         install(self.worker)
-        exchange = Exchange(cast("Any", self), request)
+        exchange = Exchange(self, request)
         signal.signal(signal.SIGTERM, partial(self._on_term, request))
         os.register_at_fork(after_in_child=partial(self._let_go, exchange))
         exchange.run(seat, monotonic())
@@ -288,14 +288,15 @@ class _Connection:
         with suppress(OSError):
             os.close(self._target)
 
-    def write(self, data: bytes, *, wait: bool = False) -> float:
+    def write(self, data: bytes, rest: bytes = b"", *, wait: bool = False) -> float:
         """Send all of it; the seconds to excuse are none.  Raises ClientDisconnected."""
-        del wait
+        del wait  # there is nobody else to serve
         if self.gone:
             raise ClientDisconnected("the peer is gone")
         self._is_writing = True
         try:
-            self._write_all(memoryview(data))
+            for piece in (data, rest):
+                self._write_all(memoryview(piece))
         except OSError as error:
             self.gone = True
             raise ClientDisconnected(str(error)) from None
@@ -309,11 +310,16 @@ class _Connection:
             except BlockingIOError:
                 select.select([], [self._target], [])
 
-    def client_disconnected(self) -> bool:
+    def has_left(self) -> bool:
         """Whether the web server has closed its end."""
         poll = select.poll()
         poll.register(self._target, 0)  # POLLERR comes unasked
         return self.gone or bool(poll.poll(0))
+
+    def client_disconnected(self, stream: int = 0) -> bool:
+        """Whether nobody waits for the answer."""
+        del stream  # there is one request
+        return self.has_left()
 
     def cut(self, request: Request) -> None:
         """A started answer ends here; the exit code says so."""

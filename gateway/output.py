@@ -12,17 +12,17 @@ import tempfile
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
-from typing import IO
+from typing import IO, Final
 
 from gateway.budget import Budget, SpoolFull
 
 #: The most that one turn sends, so that one fast reader cannot hold the loop.
-_TURN = 1 << 20
-_BATCH = 64
-_SMALL = 4096
+_TURN: Final = 1 << 20
+_BATCH: Final = 64
+_SMALL: Final = 4096
 #: A temporary file that has grown so far is followed by another, and closed when
 #: it is sent: an endless answer must not fill the disk with what is sent already.
-_MOST_IN_FILE = 16 << 20
+_MOST_IN_FILE: Final = 16 << 20
 
 
 class FileRange:

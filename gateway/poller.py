@@ -8,12 +8,13 @@ from __future__ import annotations
 import select
 import selectors
 from contextlib import suppress
+from typing import Final
 
-READ = 1
-WRITE = 4
+READ: Final = 1
+WRITE: Final = 4
 
 #: A signal or another thread ends the wait at once; this bounds it all the same.
-_MOST_EVENTS = 256
+_MOST_EVENTS: Final = 256
 
 
 class EpollPoller:

@@ -13,42 +13,43 @@ from contextlib import suppress
 from io import BytesIO
 from time import monotonic
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from gateway.body import Intake
-from gateway.channel import Channel, ClientDisconnected
+from gateway.channel import Channel
+from gateway.disconnects import ClientDisconnected
 from protocols.detect import FIRST_BYTES, by_first_byte, explain
 from protocols.model import UNKNOWN, Abort, Body, Event, Interim, ProtocolError, Request
+from protocols.native import mypyc_attr
 
 if TYPE_CHECKING:
     from gateway.service import Service
     from gateway.worker import Worker
 
 #: Enough for most heads; while a body arrives more is read at once.
-_READ_SIZE = 16384
-_BODY_READ_SIZE = 1 << 18
+_READ_SIZE: Final = 16384
+_BODY_READ_SIZE: Final = 1 << 18
 
 #: What one connection may have read while a request waits for its turn: requests, and
 #: bytes of heads and bodies.
-MOST_PENDING = 64
-_MOST_HELD = 1 << 17
+MOST_PENDING: Final = 64
+_MOST_HELD: Final = 1 << 17
 
 #: How long one connection keeps the loop with what was put off; seconds.
-_TURN = 0.01
+_TURN: Final = 0.01
 
 
 #: Of an environ, where a connection has nothing of its own.
-NOTHING: Mapping[str, Any] = MappingProxyType({})
+NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class Receiver(Channel):
     """The state of one connection, and how bytes change it."""
 
     __slots__ = (
         "active",
         "closed",
-        "closing",
-        "codec",
         "counted",
         "ending",
         "eof",
@@ -56,21 +57,15 @@ class Receiver(Channel):
         "held",
         "intake",
         "interest",
-        "label",
         "linger_until",
         "lingers",
         "number",
-        "own",
         "partial",
-        "peer",
         "pending",
         "read_size",
         "reset",
         "running",
-        "service",
         "since",
-        "slots",
-        "worker",
     )
 
     def __init__(
@@ -348,5 +343,5 @@ class Receiver(Channel):
         for item in self.pending:
             if type(item) is Request:
                 with suppress(OSError):
-                    item.environ["wsgi.input"].close()  # type: ignore[attr-defined]
+                    item.environ["wsgi.input"].close()
         self.pending.clear()

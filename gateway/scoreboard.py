@@ -18,26 +18,27 @@ import struct
 from collections.abc import Callable
 from functools import partial
 from threading import RLock
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
     from gateway.wsgi import Exchange
 
 #: Numbers of the whole worker, each a double; see the properties.
-_HEADER_SIZE = 64
-_DOUBLE = struct.Struct("=d")
-_SERIAL = struct.Struct("=Q")
+_HEADER_SIZE: Final = 64
+_DOUBLE: Final = struct.Struct("=d")
+_SERIAL: Final = struct.Struct("=Q")
 
 #: serial, start, text, state.  Packing clears the whole record first, and writes in this order.
-_RECORD = struct.Struct("=Qd1000sB")
-_RECORD_SIZE = 1024
-_STATE = _RECORD.size - 1
+_RECORD: Final = struct.Struct("=Qd1000sB")
+_RECORD_SIZE: Final = 1024
+_STATE: Final = _RECORD.size - 1
 
 #: States of a seat.
-IDLE, BUSY = 0, 1
+IDLE: Final = 0
+BUSY: Final = 1
 
 #: Seats beyond one a thread, at least.
-_SPARE = 8
+_SPARE: Final = 8
 
 
 class LostRequest(NamedTuple):

@@ -18,7 +18,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from gateway.certificates import reason_of, variables
-from gateway.channel import ClientDisconnected, TakesTooLittle, disconnected
+from gateway.disconnects import ClientDisconnected, TakesTooLittle, disconnected
 from gateway.output import FileRange, FileTooShort, Output
 from gateway.proxied import ProxiedConnection
 from protocols.detect import FIRST_BYTES, explain

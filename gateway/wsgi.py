@@ -9,10 +9,10 @@ from contextlib import suppress
 from functools import partial
 from threading import get_ident
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from gateway.answer import ABANDONED, LATE, Answer, ApplicationError, Overloaded
-from gateway.channel import ClientDisconnected
+from gateway.disconnects import ClientDisconnected
 from gateway.environ import BadVariables
 from gateway.filewrapper import FileWrapper
 from gateway.interrupts import Abandoned, RequestTimeout, withdraw
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     ExcInfo = tuple[type[BaseException], BaseException, TracebackType]
 
-_END = object()
+_END: Final = object()
 
 
 class _Buffered:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from importlib.metadata import entry_points
 
+import protocols.builds  # noqa: F401 - first: it decides where the others come from
 from protocols.model import Codec
 
 GROUP = "gateway.protocols"

@@ -8,16 +8,17 @@ encodes the head of an answer the way that every known front end reads it.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import ClassVar, Final
 
 from protocols.headers import BODYLESS, NOT_MODIFIED, Fields, encode_fields, status_code
 from protocols.headers import CONTENT_LENGTH as HAS_LENGTH
 from protocols.model import UNKNOWN, Codec, Headers, Request
+from protocols.native import mypyc_attr
 
 #: Variables that must not reach the application: HTTP_PROXY is
 #: httpoxy (CVE-2016-5385); the entity fields have their own variables; the
 #: others belong to the connection between client and front end.
-FOREIGN = frozenset(
+FOREIGN: Final = frozenset(
     {
         "HTTP_CONNECTION",
         "HTTP_CONTENT_LENGTH",
@@ -35,7 +36,7 @@ FOREIGN = frozenset(
 
 #: A repeated one of these is not a repeated client header but the
 #: administrator's own, later, value: the last wins.
-_LAST_WINS = frozenset({"HTTP_HOST", "HTTP_AUTHORIZATION"})
+_LAST_WINS: Final = frozenset({"HTTP_HOST", "HTTP_AUTHORIZATION"})
 
 
 def variables(names: Sequence[str], values: Sequence[str]) -> dict[str, str]:
@@ -110,6 +111,7 @@ def refusal_http(status: str, reason: str) -> bytes:
     return f"{head}\r\n{body}".encode("latin-1", "replace")
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class CgiCodec(Codec):
     """The reply half of the CGI family: a head, then the body as it is."""
 

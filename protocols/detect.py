@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from struct import Struct
 from struct import pack as pack_bytes
+from typing import Final
 
 from protocols.cgi import refusal_head, refusal_http
 from protocols.fastcgi_records import (
@@ -22,26 +23,26 @@ from protocols.fastcgi_records import (
 from protocols.http1_head import refusal
 
 #: How many first bytes tell all protocols apart.
-FIRST_BYTES = 24
+FIRST_BYTES: Final = 24
 
 #: What a bind that takes any protocol says in place of one.
-AUTO = "auto"
+AUTO: Final = "auto"
 #: What ``by_first_byte`` chooses from.
-CHOICES = ("http", "fastcgi", "scgi", "uwsgi")
+CHOICES: Final = ("http", "fastcgi", "scgi", "uwsgi")
 
-_HTTP = re.compile(rb"[A-Za-z]{2,20} [!-~]")
-_SCGI = re.compile(rb"[0-9]{1,9}:[A-Z]")
-_PROXY_V2 = b"\r\n\r\n\0\r\nQUIT\n"
-_UWSGI_HEAD = Struct("<BHB")
+_HTTP: Final = re.compile(rb"[A-Za-z]{2,20} [!-~]")
+_SCGI: Final = re.compile(rb"[0-9]{1,9}:[A-Z]")
+_PROXY_V2: Final = b"\r\n\r\n\0\r\nQUIT\n"
+_UWSGI_HEAD: Final = Struct("<BHB")
 
 #: nginx's directive for each protocol; Apache's and HAProxy's are called after the protocol.
-_DIRECTIVES = {
+_DIRECTIVES: Final = {
     "http": "proxy_pass",
     "fastcgi": "fastcgi_pass",
     "scgi": "scgi_pass",
     "uwsgi": "uwsgi_pass",
 }
-_TITLES = {
+_TITLES: Final = {
     "http": "HTTP",
     "fastcgi": "FastCGI",
     "scgi": "SCGI",
@@ -51,19 +52,19 @@ _TITLES = {
     "proxy": "the PROXY protocol",
 }
 #: Titles that are spelt out when they are read aloud: "an HTTP bind".
-_AN = ("HTTP", "SCGI")
+_AN: Final = ("HTTP", "SCGI")
 
 #: What to do about what has no directive of its own.
-_ADVICE = {
+_ADVICE: Final = {
     "tls": "the peer must speak plain text here, such as http:// and not https://",
     "http2": "the peer must speak HTTP/1.1 here, such as proxy_http_version 1.1",
     "proxy": "switch it off at the sender (send-proxy, proxy_protocol)",
 }
 
 #: RFC 8446 section 6: a fatal protocol_version alert.
-_TLS_ALERT = b"\x15\x03\x01\x00\x02\x02\x46"
+_TLS_ALERT: Final = b"\x15\x03\x01\x00\x02\x02\x46"
 #: RFC 9113: empty SETTINGS, then GOAWAY with HTTP_1_1_REQUIRED.
-_GOAWAY = b"\0\0\0\4\0\0\0\0\0" + b"\0\0\x08\7\0\0\0\0\0" + pack_bytes(">II", 0, 0x0D)
+_GOAWAY: Final = b"\0\0\0\4\0\0\0\0\0" + b"\0\0\x08\7\0\0\0\0\0" + pack_bytes(">II", 0, 0x0D)
 
 
 def by_first_byte(byte: int) -> str:

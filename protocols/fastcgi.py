@@ -13,7 +13,7 @@ replying side sets, so that receiving and replying share no table.
 from __future__ import annotations
 
 from struct import Struct
-from typing import ClassVar
+from typing import ClassVar, Final
 
 from protocols.cgi import FOREIGN, body_length
 from protocols.fastcgi_records import (
@@ -50,12 +50,14 @@ from protocols.model import (
     ProtocolError,
     Request,
 )
+from protocols.native import mypyc_attr
 from protocols.speed import fastcgi_request
 
-_BEGIN_BODY = Struct(">HB5x")
-_TO_APPLICATION = frozenset({PARAMS, STDIN, DATA, ABORT_REQUEST})
+_BEGIN_BODY: Final = Struct(">HB5x")
+_TO_APPLICATION: Final = frozenset({PARAMS, STDIN, DATA, ABORT_REQUEST})
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class FastCgiCodec(FastCgiReplies):
     """The application's side of one FastCGI connection."""
 

@@ -14,6 +14,7 @@ from protocols.fastcgi_records import (
     whole_answer,
 )
 from protocols.model import UNAVAILABLE, Headers, Request
+from protocols.native import mypyc_attr
 from protocols.speed import fastcgi_answer
 
 
@@ -22,6 +23,7 @@ def refusal_records(number: int, status: str, reason: str) -> bytes:
     return whole_answer(number, refusal_head(status, reason))
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class FastCgiReplies(CgiCodec):
     """How answers are framed."""
 
@@ -43,7 +45,7 @@ class FastCgiReplies(CgiCodec):
 
     def reply(self, request: Request, status: str, headers: Headers, data: bytes) -> bytes:
         """Head and body in one record where they fit."""
-        head = CgiCodec.head(self, request, status, headers, len(data))
+        head = super().head(request, status, headers, len(data))
         if request.head_only:
             data = b""
         request.ended = True

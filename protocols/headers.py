@@ -10,18 +10,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from typing import Final
 
 from protocols.model import UNKNOWN, Headers
 
 #: RFC 9110 section 5.6.2.
-TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+TOKEN: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 #: RFC 9110 section 5.5, with obs-text: no control character but the tab.
-_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
+_VALUE: Final = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
 #: PEP 3333: "999 Message here"; 1xx can be no final answer.
-_STATUS = re.compile(r"[2-9][0-9]{2} [\t\x20-\x7e\x80-\xff]*")
+_STATUS: Final = re.compile(r"[2-9][0-9]{2} [\t\x20-\x7e\x80-\xff]*")
 
 #: RFC 2616 section 13.5.1, which PEP 3333 refers to; and the CGI family's own field.
-_FORBIDDEN = frozenset(
+_FORBIDDEN: Final = frozenset(
     {
         "connection",
         "keep-alive",
@@ -37,29 +38,29 @@ _FORBIDDEN = frozenset(
     }
 )
 
-PLAIN = 0
-CONTENT_LENGTH = 1
-DATE = 2
-SERVER = 4
-_KINDS = {"content-length": CONTENT_LENGTH, "date": DATE, "server": SERVER}
+PLAIN: Final = 0
+CONTENT_LENGTH: Final = 1
+DATE: Final = 2
+SERVER: Final = 4
+_KINDS: Final = {"content-length": CONTENT_LENGTH, "date": DATE, "server": SERVER}
 
 #: Applications use few names and statuses, but may echo a client's: the caches are bounded.
-_CACHE_SIZE = 1024
+_CACHE_SIZE: Final = 1024
 _names: dict[str, int] = {}
 _statuses: dict[str, int] = {}
 
 #: Statuses whose answers have no content (RFC 9110 sections 15.3.5, 15.3.6, 15.4.5).
-NO_CONTENT = 204
-RESET_CONTENT = 205
-NOT_MODIFIED = 304
-BODYLESS = frozenset({NO_CONTENT, RESET_CONTENT, NOT_MODIFIED})
+NO_CONTENT: Final = 204
+RESET_CONTENT: Final = 205
+NOT_MODIFIED: Final = 304
+BODYLESS: Final = frozenset({NO_CONTENT, RESET_CONTENT, NOT_MODIFIED})
 
 
 #: Most answers of an application have the same few sets of fields; longer ones
 #: are not worth their memory.
-_CACHED_LINES = 1024
+_CACHED_LINES: Final = 1024
 #: Statuses with the same fields for which heads are kept.
-_MOST_HEADS = 4
+_MOST_HEADS: Final = 4
 
 
 class Fields:

@@ -11,7 +11,7 @@ fed, so what follows it is never swallowed by mistake.
 from __future__ import annotations
 
 import re
-from typing import ClassVar
+from typing import ClassVar, Final
 
 import httptools
 
@@ -47,29 +47,35 @@ from protocols.model import (
     ProtocolError,
     Request,
 )
+from protocols.native import mypyc_attr
 
-_END_OF_HEAD = b"\r\n\r\n"
+_END_OF_HEAD: Final = b"\r\n\r\n"
 #: A head starts with none of the bytes up to the space; empty lines may come before it.
-_FIRST_BYTES = 32
+_FIRST_BYTES: Final = 32
 
 #: What is being read.
-_HEAD, _SIZED, _CHUNKED, _DONE = range(4)
+_HEAD: Final = 0
+_SIZED: Final = 1
+_CHUNKED: Final = 2
+_DONE: Final = 3
 
 #: Requests that one call makes of what arrived; the rest is decoded when these have had
 #: their turn, for a head of 25 bytes becomes 750 bytes of objects.
-_MOST_AT_ONCE = 32
+_MOST_AT_ONCE: Final = 32
 
 #: Bytes of framing that each byte of a chunked body may come with; chunks of one byte
 #: have 5.
-_FRAMING = 32
+_FRAMING: Final = 32
 
 #: Where fields go while no head is parsed; none do.
-_NO_FIELDS: dict[str, str] = {}
+_NO_FIELDS: Final[dict[str, str]] = {}
 
-_EXPECT, _TRANSFER_ENCODING = "HTTP_EXPECT", "HTTP_TRANSFER_ENCODING"
-_UPGRADE_FIELD = re.compile(rb"(?im)^upgrade(?=:)")
+_EXPECT: Final = "HTTP_EXPECT"
+_TRANSFER_ENCODING: Final = "HTTP_TRANSFER_ENCODING"
+_UPGRADE_FIELD: Final = re.compile(rb"(?im)^upgrade(?=:)")
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class Http1Codec(Http1Answers):
     """HTTP/1.0 and HTTP/1.1, keep-alive and pipelining."""
 

@@ -17,8 +17,10 @@ from protocols.headers import (
 from protocols.headers import CONTENT_LENGTH as HAS_LENGTH
 from protocols.http1_head import refusal
 from protocols.model import UNKNOWN, Codec, Headers, Request
+from protocols.native import mypyc_attr
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class Http1Answers(Codec):
     """How answers are framed (RFC 9112 sections 4, 6 and 7)."""
 

@@ -9,6 +9,7 @@ refuses the request.
 from __future__ import annotations
 
 import re
+from typing import Final
 from urllib.parse import unquote_to_bytes
 
 from protocols.headers import TOKEN
@@ -17,7 +18,7 @@ from protocols.model import Limits, ProtocolError
 #: Field name to variable; "" drops the field.  Hop-by-hop fields concern the
 #: connection, not the application (RFC 9110 section 7.6.1); ``Proxy`` would
 #: become HTTP_PROXY (httpoxy, CVE-2016-5385).
-_DROPPED = (
+_DROPPED: Final = (
     "Connection",
     "Keep-Alive",
     "Proxy-Connection",
@@ -26,7 +27,7 @@ _DROPPED = (
     "Trailer",
     "Upgrade",
 )
-_COMMON = (
+_COMMON: Final = (
     "Accept Accept-Charset Accept-Encoding Accept-Language Authorization Cache-Control Cookie DNT "
     "Expect Host If-Match If-Modified-Since If-None-Match If-Range If-Unmodified-Since "
     "Origin Pragma Priority Range Referer Sec-CH-UA Sec-CH-UA-Mobile Sec-CH-UA-Platform "
@@ -35,15 +36,18 @@ _COMMON = (
 ).split()
 #: Fields that speak for somebody behind the peer: not in the table, so that only
 #: a request that has one takes the time to mark it.
-_CLAIMS = (
+_CLAIMS: Final = (
     "Forwarded X-Forwarded-For X-Forwarded-Host X-Forwarded-Port X-Forwarded-Prefix "
     "X-Forwarded-Proto X-Forwarded-Server"
 ).split()
-LENGTH, TYPE, HOST, PATH = "CONTENT_LENGTH", "CONTENT_TYPE", "HTTP_HOST", "PATH_INFO"
+LENGTH: Final = "CONTENT_LENGTH"
+TYPE: Final = "CONTENT_TYPE"
+HOST: Final = "HTTP_HOST"
+PATH: Final = "PATH_INFO"
 
 #: Peers choose the names, so they can fill the cache: it is bounded.
-_NAMES_SIZE = 2048
-NAMES: dict[bytes, str] = {}
+_NAMES_SIZE: Final = 2048
+NAMES: Final[dict[bytes, str]] = {}
 for _name in _COMMON:
     for _spelling in (_name, _name.lower()):
         NAMES[_spelling.encode()] = "HTTP_" + _name.upper().replace("-", "_")
@@ -52,30 +56,30 @@ for _name in _DROPPED:
         NAMES[_spelling.encode()] = ""
 for _name in ("Content-Length", "content-length", "Content-Type", "content-type"):
     NAMES[_name.encode()] = _name.upper().replace("-", "_")
-_DROPPED_VARIABLES = frozenset("HTTP_" + name.upper().replace("-", "_") for name in _DROPPED)
+_DROPPED_VARIABLES: Final = frozenset("HTTP_" + name.upper().replace("-", "_") for name in _DROPPED)
 #: As variables, names with ``_`` in place of ``-`` would be taken for these.
-_UNMAPPABLE = _DROPPED_VARIABLES | {
+_UNMAPPABLE: Final = _DROPPED_VARIABLES | {
     "HTTP_CONTENT_LENGTH",
     "HTTP_CONTENT_TYPE",
     "HTTP_TRANSFER_ENCODING",
 }
-_CLAIM_NAMES: dict[bytes, str] = {}
+_CLAIM_NAMES: Final[dict[bytes, str]] = {}
 for _name in _CLAIMS:
     for _spelling in (_name, _name.lower()):
         NAMES[_spelling.encode()] = ""
         _CLAIM_NAMES[_spelling.encode()] = "HTTP_" + _name.upper().replace("-", "_")
 
 #: RFC 9110 section 7.2 with RFC 3986 section 3.2: uri-host [ ":" port ], or empty.
-_HOST_VALUE = re.compile(
+_HOST_VALUE: Final = re.compile(
     r"(?:(?:\[[0-9A-Fa-f:.]+\]|\[v[0-9A-Fa-f]+\.[!$&-.0-9:;=A-Z_a-z~]+\]"
     r"|(?:[!$&-.0-9;=A-Z_a-z~]|%[0-9A-Fa-f]{2})+)(?::[0-9]*)?)?"
 )
-_ABSOLUTE = re.compile(r"https?://([^/?]*)(.*)", re.IGNORECASE)
-_OTHER_VERSION = re.compile(r"HTTP/[0-9]\.[0-9]")
-_SPOKEN = "HTTP/1."
-BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
+_ABSOLUTE: Final = re.compile(r"https?://([^/?]*)(.*)", re.IGNORECASE)
+_OTHER_VERSION: Final = re.compile(r"HTTP/[0-9]\.[0-9]")
+_SPOKEN: Final = "HTTP/1."
+BAD_ESCAPE: Final = re.compile(r"%(?![0-9A-Fa-f]{2})")
 
-_REASONS = {
+_REASONS: Final = {
     400: "Bad Request",
     408: "Request Timeout",
     413: "Content Too Large",

@@ -9,15 +9,17 @@ more than its hash.
 
 from __future__ import annotations
 
+from typing import Final
+
 #: Bytes of a line and of a block, how many of each are kept, and how many hashes
 #: of what came once.
-_LARGEST_LINE = 256
-_LARGEST_BLOCK = 1024
-_MOST_KNOWN = 256
-_MOST_SEEN = 1024
+_LARGEST_LINE: Final = 256
+_LARGEST_BLOCK: Final = 1024
+_MOST_KNOWN: Final = 256
+_MOST_SEEN: Final = 1024
 
 #: Methods that any reader of HTTP knows, with which fields have their plain meaning.
-_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+_METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 
 def is_plain(method: str, target: str, version: str) -> bool:

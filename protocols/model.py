@@ -15,22 +15,24 @@ Rules of this module and of every codec:
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
+
+from protocols.native import mypyc_attr
 
 #: Name and value of each field; of ``protocols.headers.Fields`` too.
 Headers = Iterable[tuple[str, str]]
 
 #: Length of a request body or of an answer that nobody announced.
-UNKNOWN = -1
+UNKNOWN: Final = -1
 
 #: The status of an answer to a request that there is no room for.
-UNAVAILABLE = "503 Service Unavailable"
+UNAVAILABLE: Final = "503 Service Unavailable"
 
 #: Key of an environ that speaks for somebody behind the peer (HTTP_X_FORWARDED_*,
 #: HTTP_FORWARDED): whether that is believed is for the driver to decide.
-CLAIMS = "gateway.claims"
+CLAIMS: Final = "gateway.claims"
 #: What is in the bytes of every block of variables that has one of those.
-CLAIM_MARK = b"_FORWARDED"
+CLAIM_MARK: Final = b"_FORWARDED"
 
 
 class Limits:
@@ -127,7 +129,7 @@ class Request:
     def __init__(
         self,
         stream: int,
-        environ: dict[str, str],
+        environ: dict[str, Any],
         length: int = 0,
         body: bytes = b"",
         more: bool = False,
@@ -262,6 +264,7 @@ class ProtocolError(Exception):
         self.events: list[Event] = []
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class Codec:
     """One protocol on one connection: bytes to events, replies to bytes.
 

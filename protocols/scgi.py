@@ -8,20 +8,22 @@ CONTENT_LENGTH first, ``SCGI`` equal to ``1``.
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Final
 
 from protocols.cgi import FOREIGN, drop_foreign, is_cut_short, is_length, refusal_head, variables
 from protocols.model import CLAIM_MARK, CLAIMS, ProtocolError, Request
+from protocols.native import mypyc_attr
 from protocols.single import SingleRequestCodec
 from protocols.speed import scgi_pairs, scgi_request
 
-_ZERO = 48
+_ZERO: Final = 48
 
 
 def _refusal(status: str, reason: str) -> ProtocolError:
     return ProtocolError(f"{status[:3]} {reason}", refusal_head(status, reason))
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class ScgiCodec(SingleRequestCodec):
     """One SCGI request; the connection closes after its answer."""
 

@@ -11,10 +11,12 @@ from typing import ClassVar
 
 from protocols.cgi import CgiCodec
 from protocols.model import Body, Event, Limits, ProtocolError, Request
+from protocols.native import mypyc_attr
 
 _HEAD, _BODY, _DONE = range(3)
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class SingleRequestCodec(CgiCodec):
     """One request; the connection closes after its answer."""
 

@@ -7,10 +7,11 @@ environment leaves the module out.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
+
+from protocols.builds import WANTED
 
 #: Number, flags, variables without the foreign names, body.
 WholeRequest = tuple[int, int, dict[str, str], bytes]
@@ -37,7 +38,7 @@ fastcgi_pairs: Pairs = _not_compiled
 scgi_pairs: Pairs = _not_compiled
 uwsgi_pairs: Pairs = _not_compiled
 
-if os.environ.get("GATEWAY_PURE", "") in ("", "0"):
+if WANTED:
     with suppress(ImportError):  # no compiler was there when this was installed
         from protocols import _speed
 

@@ -13,18 +13,19 @@ announces cannot be told from nothing, so it is refused.
 from __future__ import annotations
 
 from struct import Struct
-from typing import ClassVar
+from typing import ClassVar, Final
 
 from protocols.cgi import drop_foreign, is_cut_short, is_length, refusal_http, variables
 from protocols.model import CLAIM_MARK, CLAIMS, ProtocolError, Request
+from protocols.native import mypyc_attr
 from protocols.single import SingleRequestCodec
 from protocols.speed import uwsgi_pairs, uwsgi_request
 
-HEADER = Struct("<BHB")
-_SIZE = Struct("<H")
+HEADER: Final = Struct("<BHB")
+_SIZE: Final = Struct("<H")
 
 #: What modifier1 asks for elsewhere; for the log.
-_MODIFIERS = {
+_MODIFIERS: Final = {
     5: "Perl",
     6: "Lua",
     7: "Ruby",
@@ -47,6 +48,7 @@ def _refusal(status: str, reason: str) -> ProtocolError:
     return ProtocolError(f"{status[:3]} {reason}", refusal_http(status, reason))
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class UwsgiCodec(SingleRequestCodec):
     """One uwsgi request; the connection closes after its answer."""
 

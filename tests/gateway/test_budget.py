@@ -12,7 +12,7 @@ from test_output import Line, numbered, on_disk
 
 from gateway.body import Intake, Spool
 from gateway.budget import Budget
-from gateway.channel import TakesTooLittle
+from gateway.disconnects import TakesTooLittle
 from gateway.output import NotKept, Output
 from gateway.pace import Pace
 from gateway.settings import Settings

@@ -9,7 +9,8 @@ import pytest
 from test_body import full_disk
 
 from gateway.budget import Allowance, Budget
-from gateway.channel import AnswerLost, Channel, ClientDisconnected
+from gateway.channel import Channel
+from gateway.disconnects import AnswerLost, ClientDisconnected
 from gateway.output import FileRange, NotKept, Output
 from gateway.settings import Settings
 

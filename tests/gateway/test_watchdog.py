@@ -19,6 +19,7 @@ from types import SimpleNamespace
 import pytest
 
 from gateway.answer import ABANDONED, EXPIRED
+from gateway.carrier import Carrier
 from gateway.interrupts import Abandoned, RequestTimeout, interrupt, withdraw
 from gateway.scoreboard import Board
 from gateway.watchdog import GRACE, Watchdog
@@ -27,7 +28,7 @@ from protocols import codec_class
 from protocols.model import Limits, Request
 
 
-class Wire:
+class Wire(Carrier):
     """A connection, as far as an exchange sees it; what is written may not be interrupted."""
 
     def __init__(self, worker) -> None:
@@ -49,7 +50,7 @@ class Wire:
     def client_disconnected(self) -> bool:
         return self.gone
 
-    def write(self, data, *, wait=False) -> float:
+    def write(self, data, rest=b"", *, wait=False) -> float:
         self.torn = True  # an exception between here and there leaves it so
         for _ in range(50):
             pass
@@ -250,21 +251,48 @@ def test_a_slow_request_is_logged_once():
     assert "slow, 1.0 s so far" in bench.lines[0]
 
 
+class Door:
+    """A seat's lock that tells when the thread of the seat comes to it."""
+
+    def __init__(self, seat) -> None:
+        self.seat = seat
+        self.lock = seat.lock
+        self.reached = threading.Event()
+
+    def acquire(self) -> None:
+        if threading.get_ident() == self.seat.ident:
+            self.reached.set()
+        self.lock.acquire()
+
+    def release(self) -> None:
+        self.lock.release()
+
+    def __enter__(self) -> None:
+        self.acquire()
+
+    def __exit__(self, *_) -> None:
+        self.release()
+
+    def wait_for(self, thread) -> bool:
+        """Whether ``thread`` comes before it ends."""
+        while not self.reached.is_set() and thread.is_alive():
+            self.reached.wait(0.01)
+        return self.reached.is_set()
+
+
 def test_a_thread_that_leaves_the_application_while_it_is_being_interrupted(monkeypatch):
     """The watchdog has seen it in the application; it is out before the exception is set."""
     gate = Gate()
     bench = Bench(gate, timeout=1.0)
     exchange = bench.exchange()
+    door = bench.seat.lock = Door(bench.seat)
     thread, outcome = served(bench, exchange)
     stands = []
 
     def too_late(ident: int) -> bool:
         gate.go.set()
-        while thread.is_alive():
-            frame = sys._current_frames().get(ident)
-            if frame is not None and frame.f_code.co_name == "_settle":
-                stands.append(ident)
-                break
+        if door.wait_for(thread):
+            stands.append(ident)
         return interrupt(ident)
 
     monkeypatch.setattr("gateway.watchdog.interrupt", too_late)
@@ -289,16 +317,14 @@ def test_a_thread_that_leaves_the_application_while_it_is_being_given_up(monkeyp
     bench.look(begun + 1.0)
     bench.look(begun + 1.3)
     gate2.arrived.wait()
+    door = bench.seat.lock = Door(bench.seat)
     ended = bench.seat.end
 
     def end(state: int) -> None:
         """Called by ``abandon``, which has decided and holds the lock."""
         if threading.get_ident() != bench.seat.ident:
             gate2.go.set()
-            while thread.is_alive():
-                frame = sys._current_frames().get(bench.seat.ident)
-                if frame is not None and frame.f_code.co_name == "_settle":
-                    break
+            door.wait_for(thread)
         ended(state)
 
     monkeypatch.setattr(bench.seat, "end", end)

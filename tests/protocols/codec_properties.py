@@ -142,10 +142,15 @@ def held(value: object, depth: int = 6) -> int:
         return sum(held(item, depth - 1) for pair in value.items() for item in pair)
     if isinstance(value, list | tuple | set):
         return sum(held(item, depth - 1) for item in value)
-    inside = list(getattr(value, "__dict__", {}).values())
-    for name in getattr(type(value), "__slots__", ()):
-        inside.append(getattr(value, name, None))
-    return sum(held(item, depth - 1) for item in inside)
+    return sum(held(item, depth - 1) for item in attributes(value).values())
+
+
+def attributes(value: object) -> dict[str, object]:
+    """What an object of ours refers to, compiled or not, by name."""
+    if not type(value).__module__.startswith(("protocols.", "gateway")):
+        return dict(getattr(value, "__dict__", {}))
+    found = {name: getattr(value, name, None) for name in dir(value) if name[:2] != "__"}
+    return {name: item for name, item in found.items() if not callable(item)}
 
 
 def check_answers(codec_class: type[Codec], parts: Sequence[bytes], choices: random.Random) -> None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 from dataclasses import fields
-from importlib.util import find_spec
 
 import pytest
 from processes import run, run_many, started
 
 from gateway import __version__
 from gateway.settings import Settings, kind_of
+from protocols.builds import BUILD
 
 APP = "def app(environ, start_response): ...\n"
 FIELDS = [item.name for item in fields(Settings)]
@@ -264,7 +264,7 @@ def test_help_names_every_setting(folder):
 
 
 def test_version(folder):
-    build = "compiled" if find_spec("protocols._speed") else "pure Python"
+    build = BUILD
     assert run("--version", cwd=folder).stdout == f"gateway, version {__version__} ({build})\n"
     pure = run("--version", cwd=folder, env={"GATEWAY_PURE": "1"}).stdout
     assert pure == f"gateway, version {__version__} (pure Python)\n"

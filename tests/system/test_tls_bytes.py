@@ -13,7 +13,7 @@ from test_wrong_protocol import ARRIVALS
 
 from gateway.budget import Budget
 from gateway.certificates import distinguished_name, load, reason_of
-from gateway.channel import ClientDisconnected
+from gateway.disconnects import ClientDisconnected
 from gateway.output import FileRange, FileTooShort
 from gateway.poller import make_poller
 from gateway.service import Service
