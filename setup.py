@@ -53,4 +53,5 @@ def extensions() -> list[Extension]:
     return found
 
 
-setup(ext_modules=extensions())
+# Built anew each time: see protocols/builds.py on what is older than its sources.
+setup(ext_modules=extensions(), options={"build_ext": {"force": True}})
