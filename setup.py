@@ -22,6 +22,7 @@ protocols/single.py
 protocols/scgi.py
 protocols/uwsgi.py
 protocols/fastcgi_records.py
+protocols/fastcgi_stream.py
 protocols/fastcgi_replies.py
 protocols/fastcgi.py
 gateway/environ.py

@@ -61,10 +61,10 @@ def merged(environ: dict[str, str], name: str, value: str) -> str:
     return environ[name] + separator + value
 
 
-def drop_foreign(environ: dict[str, str]) -> None:
+def drop_foreign(environ: dict[str, str], foreign: frozenset[str] = FOREIGN) -> None:
     """Drop what must not reach the application."""
-    if not environ.keys().isdisjoint(FOREIGN):
-        for name in FOREIGN.intersection(environ):
+    if not environ.keys().isdisjoint(foreign):
+        for name in foreign.intersection(environ):
             del environ[name]
 
 

@@ -35,6 +35,7 @@ from protocols.fastcgi_records import (
     end_request,
     unknown_type,
     values_result,
+    whole_request,
 )
 from protocols.fastcgi_replies import FastCgiReplies, refusal_records
 from protocols.fastcgi_stream import Stream, variables_of
@@ -51,7 +52,6 @@ from protocols.model import (
     Request,
 )
 from protocols.native import mypyc_attr
-from protocols.speed import fastcgi_request
 
 _BEGIN_BODY: Final = Struct(">HB5x")
 _TO_APPLICATION: Final = frozenset({PARAMS, STDIN, DATA, ABORT_REQUEST})
@@ -88,7 +88,7 @@ class FastCgiCodec(FastCgiReplies):
             data = bytes(buffer)
             buffer.clear()
         else:
-            whole = fastcgi_request(data, FOREIGN)
+            whole = whole_request(data, FOREIGN)
             if whole is not None:
                 request = self._whole(data, *whole)
                 if request is not None:

@@ -1,4 +1,4 @@
-"""A whole FastCGI request that is cut by the compiled loop means what its records mean."""
+"""A whole FastCGI request that is cut in one step means what its records mean."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import sys
 import pytest
 from codec_harness import unmarked, vectors
 
-from protocols import fastcgi, speed
+from protocols import fastcgi, fastcgi_records, speed
 from protocols.cgi import FOREIGN
 from protocols.model import Limits, ProtocolError, Request
 
-pytestmark = pytest.mark.skipif(
+compiled = pytest.mark.skipif(
     (not speed.COMPILED and "CI" not in os.environ) or os.environ.get("GATEWAY_PURE") == "1",
     reason="the compiled loops are not built, or not wanted",
 )
@@ -76,6 +76,7 @@ REQUESTS = {
     "values are asked": record(9, block(FCGI_MAX_CONNS="")),
     "half of one": whole()[:40],
 }
+TAKES = (speed.fastcgi_request, fastcgi_records.split_request)
 LIMITS = {
     "as ever": {},
     "one at a time": {"multiplex": 1},
@@ -109,12 +110,14 @@ def outcome(sends, limits, ended=True):
 
 def agree(*sends, limits=(), ended=True):
     limits = dict(limits)
-    compiled = outcome(sends, limits, ended)
+    found = outcome(sends, limits, ended)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fastcgi, "fastcgi_request", lambda *_: None)
-        assert outcome(sends, limits, ended) == compiled
+        for function in (lambda *_: None, fastcgi_records.split_request):
+            patch.setattr(fastcgi, "whole_request", function)
+            assert outcome(sends, limits, ended) == found
 
 
+@compiled
 def test_what_is_taken():
     number, flags, environ, body = speed.fastcgi_request(REQUESTS["post, padded"], FOREIGN)
     assert (number, flags, body) == (1, 1, b"abcde")
@@ -146,9 +149,11 @@ def test_any_byte_of_it_changed(name):
 def test_cut_anywhere(name):
     data = REQUESTS[name]
     for at in range(1, len(data)):
-        assert speed.fastcgi_request(data[:at], FOREIGN) is None
+        for take in TAKES:
+            assert take(data[:at], FOREIGN) is None
         agree(data[:at], data[at:], whole())
-    assert speed.fastcgi_request(data + b"\1", FOREIGN) is None
+    for take in TAKES:
+        assert take(data + b"\1", FOREIGN) is None
     agree(data + b"\1", whole()[1:])
 
 
@@ -178,6 +183,16 @@ def test_vectors_on_one_connection():
         agree(*case.parts, whole(), whole(HEAD, number=7))
 
 
+def test_what_is_taken_without_the_compiled_loop():
+    for name in ("get", "head that closes", "a foreign name twice", "many variables"):
+        found = fastcgi_records.split_request(REQUESTS[name], FOREIGN)
+        assert found is not None, name
+        assert found[0] == 1
+        assert found[2]
+        assert found[3] == b""
+
+
+@compiled
 def test_nothing_but_bytes():
     for data in ("text", bytearray(b""), None):
         with pytest.raises(TypeError):
@@ -187,6 +202,7 @@ def test_nothing_but_bytes():
             speed.fastcgi_request(b"", names)
 
 
+@compiled
 def test_it_keeps_nothing_of_a_request():
     """The same ones a thousand times leave as many objects as ten times."""
 
