@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import tempfile
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from io import BytesIO, UnsupportedOperation
+from typing import TYPE_CHECKING, Any, Final
 
 from gateway.budget import Budget, Charge, KeptInFile, KeptInMemory, SpoolFull
 from gateway.pace import Pace
@@ -16,6 +17,36 @@ from protocols.model import Body, Data, Request
 
 if TYPE_CHECKING:
     from gateway.settings import Settings
+
+
+class _NoBody(BytesIO):
+    """``wsgi.input`` of every request without a body: nothing to read, nothing to change."""
+
+    #: It stays open, for others read it too: flushing does nothing, and that at once.
+    close = BytesIO.flush
+
+    def writable(self) -> bool:
+        return False
+
+    def write(self, data: Any) -> int:
+        raise UnsupportedOperation("wsgi.input is for reading")
+
+    def writelines(self, lines: Any) -> None:
+        raise UnsupportedOperation("wsgi.input is for reading")
+
+    def truncate(self, size: int | None = None) -> int:
+        raise UnsupportedOperation("wsgi.input is for reading")
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        """There is nowhere to go."""
+        return 0
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError(f"wsgi.input takes no attribute {name}")
+
+
+#: One for all of them, in all threads.
+NO_BODY: Final = _NoBody()
 
 #: Pieces of a body that are kept as they came.
 _MOST_PIECES = 64

@@ -15,7 +15,7 @@ from time import monotonic
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
-from gateway.body import Intake
+from gateway.body import NO_BODY, Intake
 from gateway.channel import Channel
 from gateway.disconnects import ClientDisconnected
 from protocols.detect import FIRST_BYTES, by_first_byte, explain
@@ -120,12 +120,12 @@ class Receiver(Channel):
 
     def receive(self, data: bytes) -> None:
         """Take bytes of the peer; serve what they complete."""
-        if self.service.choices is not None:
-            self.choose(by_first_byte(data[0]))
-        codec = self.codec
         first = self.first
         if first is not None:
+            if self.service.choices is not None:
+                self.choose(by_first_byte(data[0]))
             self.first = (first + data[:FIRST_BYTES])[:FIRST_BYTES]
+        codec = self.codec
         try:
             events = codec.receive(data)
         except ProtocolError as error:
@@ -199,10 +199,13 @@ class Receiver(Channel):
             self.partial = False
             self.since = self.worker.now
             for event in events:
-                if type(event) is Request and not event.more:
+                if type(event) is not Request or event.more:
+                    self._take(event)
+                elif event.body:
                     self._ready(event, BytesIO(event.body), len(event.body))
                 else:
-                    self._take(event)
+                    event.environ["wsgi.input"] = NO_BODY
+                    self.pending.append(event)
         elif self.intake or not self.partial:
             self.partial = not self.intake
             self.since = self.worker.now

@@ -58,6 +58,7 @@ class Service:
     """Codec, limits and the common part of the environ of one listening socket."""
 
     __slots__ = (
+        "added",
         "base",
         "choices",
         "codec_class",
@@ -68,6 +69,7 @@ class Service:
         "limits",
         "listener",
         "normalise",
+        "normalises_all",
         "peer",
         "protocol",
         "proxy_protocol",
@@ -120,12 +122,18 @@ class Service:
             mount = cgi_normaliser(settings.script_name, settings.path_info_source)
             self.keepalive = settings.fastcgi_keepalive
         self.limits = limits_of(settings, keep_alive=self.keepalive > 0)
+        #: What is added to every environ, where the codec does not start with it.
+        self.added: dict[str, Any] = self.base
+        if self.codec_class.starts_with_base:
+            self.limits.base, self.added = self.base, {}
         forwarding = Forwarding(
             Peers(settings.forwarded_allow_ips),
             settings.forwarded_headers,
             mounts=settings.script_name is None,
             log=log,
         )
+        #: Whether ``normalise`` is for every environ, or for those with claims only.
+        self.normalises_all = mount is not None or not self.codec_class.marks_claims
         #: Makes an environ of variables; raises BadVariables.
         self.normalise: Normaliser = _normaliser(
             mount, forwarding, marked=self.codec_class.marks_claims

@@ -18,6 +18,7 @@ from gateway.filewrapper import FileWrapper
 from gateway.interrupts import Abandoned, RequestTimeout, withdraw
 from gateway.scoreboard import BUSY, IDLE, Seat
 from protocols.headers import encode_fields, status_code
+from protocols.model import CLAIMS
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -112,11 +113,14 @@ class Exchange(Answer):
         connection = self.connection
         environ: dict[str, Any] = self.request.environ
         service = connection.service
-        environ.update(service.base)
+        added = service.added
+        if added:
+            environ.update(added)
         own = connection.own
         if own:
             environ.update(own)
-        service.normalise(environ)
+        if service.normalises_all or CLAIMS in environ:
+            service.normalise(environ)
         environ["RAW_URI"] = uri = environ["REQUEST_URI"]
         if self.request.aborted:
             raise ClientDisconnected("aborted before it ran")
@@ -147,9 +151,12 @@ class Exchange(Answer):
         kind = type(result)
         if (kind is list or kind is tuple) and not self.started:
             self._send_whole(result[0] if len(result) == 1 else b"".join(result))
-            return
+        else:
+            self._send_iterable(result)
+
+    def _send_iterable(self, result: Any) -> None:
         self.iterable = result
-        if kind is FileWrapper:
+        if type(result) is FileWrapper:
             if self._send_file(result):
                 return
             # PEP 3333: of a longer file, no more than Content-Length is sent.

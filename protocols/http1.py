@@ -81,6 +81,7 @@ class Http1Codec(Http1Answers):
 
     origin: ClassVar[bool] = True
     marks_claims: ClassVar[bool] = True
+    starts_with_base: ClassVar[bool] = True
 
     def __init__(self, limits: Limits) -> None:
         super().__init__(limits)
@@ -272,8 +273,8 @@ class Http1Codec(Http1Answers):
         return environ
 
     def _feed_head(self, head: bytes, start: dict[str, str]) -> dict[str, str]:
-        """Let the parser add the fields of ``head`` to a copy of ``start``."""
-        self._environ = environ = start.copy()
+        """Let the parser add the fields of ``head`` to ``start`` and what all start with."""
+        self._environ = environ = self.limits.base | start
         self._trim = b" \r\n" in head or b"\t\r\n" in head
         self._repeated_host = False
         self._complete = False

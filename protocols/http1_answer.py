@@ -31,10 +31,14 @@ class Http1Answers(Codec):
 
     def head(self, request: Request, status: str, headers: Headers, length: int) -> bytes:
         """Encode status line and fields (RFC 9112 sections 4 and 6; RFC 9110 section 8.6)."""
-        code = status_code(status)
         fields = headers if type(headers) is Fields else encode_fields(headers)
-        if code in BODYLESS:
-            return self._bodyless_head(request, code, status, headers)
+        start = fields.heads.get(status)
+        if start is None:
+            code = status_code(status)
+            if code in BODYLESS:
+                return self._bodyless_head(request, code, status, headers)
+            start = self._constant_part(status, fields)
+            fields.keep_head(status, start)
         framing = b""
         if fields.kinds & HAS_LENGTH:
             request.remaining = fields.length
@@ -49,7 +53,7 @@ class Http1Answers(Codec):
         else:
             request.chunked = True
             framing = b"Transfer-Encoding: chunked\r\n"
-        return self._encode(request, status, fields, framing)
+        return self._encode(request, start, fields, framing)
 
     def _bodyless_head(self, request: Request, code: int, status: str, headers: Headers) -> bytes:
         request.head_only = True
@@ -58,12 +62,10 @@ class Http1Answers(Codec):
             headers = [field for field in headers if field[0].lower() != "content-length"]
         if code == RESET_CONTENT:
             framing = b"Content-Length: 0\r\n"
-        return self._encode(request, status, encode_fields(headers), framing)
+        fields = encode_fields(headers)
+        return self._encode(request, self._constant_part(status, fields), fields, framing)
 
-    def _encode(self, request: Request, status: str, fields: Fields, framing: bytes) -> bytes:
-        head = fields.heads.get(status)
-        if head is None:
-            head = self._constant_part(status, fields)
+    def _encode(self, request: Request, head: bytes, fields: Fields, framing: bytes) -> bytes:
         if not fields.kinds & DATE:
             head += self.date
         if not request.keep_alive:
@@ -77,7 +79,6 @@ class Http1Answers(Codec):
         head = f"HTTP/1.1 {status}\r\n{fields.lines}".encode("latin-1")
         if not fields.kinds & SERVER:
             head += self.server
-        fields.keep_head(status, head)
         return head
 
     def body(self, request: Request, data: bytes) -> bytes:

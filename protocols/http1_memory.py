@@ -38,7 +38,8 @@ class Memory:
 
     ``lines``   the variables of a plain request line, with those of its path.
     ``blocks``  the environ of a block of fields behind a plain request line, in a
-                request that keeps its connection; what the line gave is still in it.
+                request that keeps its connection; what all environs start with and
+                what the line gave is in it too.
     ``last_blocks``  the same, in a request that is the last of its connection.
     """
 

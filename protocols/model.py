@@ -47,10 +47,12 @@ class Limits:
     ``keep_alive`` is False where a connection ends with its first answer.
     ``header_map`` says what becomes of HTTP field names with ``_``: drop, refuse
     (the request) or dangerous (they become variables).
+    ``base`` is what the environs of codecs that say ``starts_with_base`` start with.
     ``memory`` is for the codecs with these limits: what they remember of other connections.
     """
 
     __slots__ = (
+        "base",
         "connections",
         "header_map",
         "keep_alive",
@@ -88,6 +90,7 @@ class Limits:
         self.roles = frozenset(roles)
         self.header_map = header_map
         self.keep_alive = keep_alive
+        self.base: dict[str, Any] = {}
         self.memory: Any = None
 
 
@@ -285,6 +288,8 @@ class Codec:
     #: Whether every environ that has claims is marked with the key ``CLAIMS``; if
     #: not, the driver looks for them itself.
     marks_claims: ClassVar[bool] = False
+    #: Whether its environs start with ``limits.base``; if not, the driver adds that.
+    starts_with_base: ClassVar[bool] = False
     #: Whether raw body bytes may follow ``head`` unframed when ``remaining`` is known.
     raw_body: ClassVar[bool] = True
 

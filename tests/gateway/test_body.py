@@ -3,11 +3,11 @@
 import os
 import resource
 from contextlib import contextmanager, suppress
-from io import BytesIO
+from io import BytesIO, TextIOWrapper, UnsupportedOperation
 
 import pytest
 
-from gateway.body import Intake, Spool
+from gateway.body import NO_BODY, Intake, Spool
 from gateway.budget import Budget
 from gateway.settings import Settings
 from protocols.model import Body, Data, Request
@@ -112,3 +112,23 @@ def test_intake_keeps_body_and_filter_data_apart():
     assert intake.finish().read() == b"body"
     assert request.environ["gateway.fastcgi_data"].read() == b"file"
     intake.close()
+
+
+def test_the_body_of_requests_without_one_is_shared_and_cannot_be_changed():
+    for attempt in (
+        lambda: NO_BODY.write(b"x"),
+        lambda: NO_BODY.writelines([b"x"]),
+        lambda: NO_BODY.truncate(3),
+        lambda: setattr(NO_BODY, "seen", True),
+    ):
+        with pytest.raises((UnsupportedOperation, AttributeError)):
+            attempt()
+    assert not NO_BODY.writable()
+    NO_BODY.seek(5)
+    with NO_BODY as body:
+        assert body.read() == body.read(1) == body.readline() == b""
+    wrapped = TextIOWrapper(NO_BODY)
+    assert wrapped.read() == ""
+    wrapped.close()
+    assert not NO_BODY.closed
+    assert (list(NO_BODY), NO_BODY.tell()) == ([], 0)
