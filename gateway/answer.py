@@ -100,7 +100,9 @@ class Answer:
 
     def _send_whole(self, data: bytes) -> None:
         """A body that is whole: one head with its length, one send."""
-        status = self._checked_status()
+        status = self.status
+        if status is None or self.worker.retiring:
+            status = self._checked_status()
         if not isinstance(data, bytes):
             raise TypeError(f"the application must yield bytes, not {type(data).__name__}")
         request = self.request

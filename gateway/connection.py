@@ -199,11 +199,10 @@ class Connection(Receiver):
     def _serve(self, item: Request | bytes, seat: Seat, since: float) -> None:
         if self.ending and self.slots == 1:
             return
-        if type(item) is bytes:
+        if isinstance(item, bytes):
             with suppress(ClientDisconnected):
                 self.say(item)
             return
-        assert type(item) is Request
         exchange = Exchange(self, item)
         exchange.run(seat, since)
         if not item.keep_alive:

@@ -36,7 +36,7 @@ from protocols.http1_head import (
     split_request_line,
     variable_for,
 )
-from protocols.http1_memory import Memory, is_plain
+from protocols.http1_memory import LARGEST_HEAD, Memory, is_plain
 from protocols.model import (
     CLAIMS,
     UNKNOWN,
@@ -113,14 +113,14 @@ class Http1Codec(Http1Answers):
 
     def receive(self, data: bytes) -> list[Event]:
         """Return the requests and body pieces in ``data`` (RFC 9112 section 2)."""
+        at_start = self._state == _HEAD and not self._buffer
+        if at_start and len(data) <= LARGEST_HEAD:
+            known = self._memory.heads.get(data)
+            if known is not None:
+                return [Request(0, known.copy())]
         events: list[Event] = []
         try:
-            if (
-                self._state == _HEAD
-                and not self._buffer
-                and data.find(_END_OF_HEAD) + 4 == len(data) > 4
-                and data[0] > _FIRST_BYTES
-            ):
+            if at_start and data.find(_END_OF_HEAD) + 4 == len(data) > 4 and data[0] > _FIRST_BYTES:
                 self._message(data, events)  # one head and nothing else, as most of the time
             else:
                 self._receive_all(data, events)
@@ -217,6 +217,10 @@ class Http1Codec(Http1Answers):
             known = self._memory.last_blocks.get(block)
         if known is not None and PATH in start:
             environ = known | start
+            if keep_alive and LENGTH not in environ and environ["REQUEST_METHOD"] != "HEAD":
+                self._memory.learn_head(head, environ)
+                events.append(Request(0, environ))
+                return
         else:
             environ = self._parse(head, start)
             keep_alive = self.limits.keep_alive and self._parser_keeps_alive()

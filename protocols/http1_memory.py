@@ -11,10 +11,11 @@ from __future__ import annotations
 
 from typing import Final
 
-#: Bytes of a line and of a block, how many of each are kept, and how many hashes
+#: Bytes of a line, of a block and of a head, how many of each are kept, and how many hashes
 #: of what came once.
 _LARGEST_LINE: Final = 256
 _LARGEST_BLOCK: Final = 1024
+LARGEST_HEAD: Final = 1024
 _MOST_KNOWN: Final = 256
 _MOST_SEEN: Final = 1024
 
@@ -41,14 +42,17 @@ class Memory:
                 request that keeps its connection; what all environs start with and
                 what the line gave is in it too.
     ``last_blocks``  the same, in a request that is the last of its connection.
+    ``heads``   the environ of a whole head, of a plain line and a remembered block: of a
+                request with no body that keeps its connection and is no HEAD.
     """
 
-    __slots__ = ("_seen", "blocks", "last_blocks", "lines")
+    __slots__ = ("_seen", "blocks", "heads", "last_blocks", "lines")
 
     def __init__(self) -> None:
         self.lines: dict[bytes, dict[str, str]] = {}
         self.blocks: dict[bytes, dict[str, str]] = {}
         self.last_blocks: dict[bytes, dict[str, str]] = {}
+        self.heads: dict[bytes, dict[str, str]] = {}
         self._seen: set[int] = set()
 
     def learn_line(self, line: bytes, start: dict[str, str]) -> None:
@@ -65,6 +69,11 @@ class Memory:
             and self._came_before(block)
         ):
             _keep(self.blocks if keep_alive else self.last_blocks, block, environ)
+
+    def learn_head(self, head: bytes, environ: dict[str, str]) -> None:
+        """The same for a whole head, which the caller has judged as above."""
+        if len(head) <= LARGEST_HEAD and self._came_before(head):
+            _keep(self.heads, head, environ)
 
     def _came_before(self, part: bytes) -> bool:
         number = hash(part)

@@ -21,14 +21,15 @@ def outcome(case, limits):
 
 
 def test_every_vector_again_and_again():
-    """With the memory of all of them, three times, in both orders."""
+    """With the memory of all of them, five times, in both orders."""
     shared = {}
     expected = [outcome(case, Limits(**case.limits)) for case in CASES]
-    for order in (1, 1, -1):
+    for order in (1, 1, -1, 1, -1):
         for case, first in [*zip(CASES, expected, strict=True)][::order]:
             limits = shared.setdefault(str(case.limits), Limits(**case.limits))
             assert outcome(case, limits) == first, case
-    assert any(limits.memory.blocks and limits.memory.lines for limits in shared.values())
+    memories = [limits.memory for limits in shared.values()]
+    assert any(memory.blocks and memory.lines and memory.heads for memory in memories)
 
 
 #: Ends the connection, and is kept with those that do.
@@ -46,9 +47,12 @@ FIELDS = {
     b"Host: a\r\nContent-Length: 3\r\nExpect: 100-continue\r\n": False,
     b"Host: a\r\nX: " + b"1" * 1024 + b"\r\n": False,
 }
+#: Plain, but not worth its memory by itself.
+LONG = b"GET /" + b"a" * 300 + b" HTTP/1.1"
 LINES = {
     b"GET / HTTP/1.1": True,
     b"POST /a%20b?c=%64 HTTP/1.1": True,
+    b"HEAD /a HTTP/1.1": True,
     b"HEAD /%zz HTTP/1.1": False,
     b"GET / HTTP/1.0": False,
     b"GET http://a/ HTTP/1.1": False,
@@ -57,7 +61,7 @@ LINES = {
     b"PROPFIND / HTTP/1.1": False,
     b"GET /\xff HTTP/1.1": False,
     b"GET /#x HTTP/1.1": False,
-    b"GET /" + b"a" * 300 + b" HTTP/1.1": False,
+    LONG: False,
 }
 
 
@@ -72,7 +76,7 @@ def seen(limits, line, fields):
 
 def test_every_line_with_every_block():
     limits = Limits()
-    for _ in range(3):
+    for _ in range(5):
         for line in LINES:
             for fields in FIELDS:
                 alone = seen(Limits(), line, fields)
@@ -82,11 +86,37 @@ def test_every_line_with_every_block():
     blocks = {b"\r\n" + fields + b"\r\n" for fields, kept in FIELDS.items() if kept}
     assert memory.blocks.keys() == blocks
     assert memory.last_blocks.keys() == {b"\r\n" + LAST + b"\r\n"}
+    assert memory.heads.keys() == {
+        line + block
+        for line in (*memory.lines, LONG)
+        for block in blocks
+        if line[:4] != b"HEAD" and b"Content-Length" not in block
+    }
+
+
+def test_a_remembered_head_in_other_company():
+    """Cut, behind another request, and as bytes of a body: what it is depends on where it is."""
+    head = b"GET /a HTTP/1.1\r\nHost: a\r\n\r\n"
+    limits = Limits()
+    alone = [Http1Codec(limits).receive(head) for _ in range(6)]
+    assert head in limits.memory.heads
+    assert alone[-1] == alone[0]
+    for cut in range(1, len(head)):
+        codec = Http1Codec(limits)
+        assert [*codec.receive(head[:cut]), *codec.receive(head[cut:])] == alone[0]
+    assert Http1Codec(limits).receive(head * 2) == alone[0] * 2
+    codec = Http1Codec(limits)
+    codec.receive(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % len(head))
+    (body,) = codec.receive(head)
+    assert body.data == head
+    codec = Http1Codec(limits)
+    codec.receive(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+    assert codec.receive(head) == []
 
 
 def test_what_an_application_does_to_its_environ_is_not_remembered():
     limits = Limits()
-    for _ in range(4):
+    for _ in range(7):
         request, _, _ = seen(limits, b"GET /a HTTP/1.1", b"Host: a\r\n")
         assert "X" not in request.environ
         assert request.environ["HTTP_HOST"] == "a"
@@ -101,9 +131,11 @@ def test_it_is_bounded():
             memory.learn_line(b"GET /%d HTTP/1.1" % number, {})
             memory.learn_block(b"X: %d" % number, {}, keep_alive=True)
             memory.learn_block(b"Y: %d" % number, {}, keep_alive=False)
+            memory.learn_head(b"Z: %d" % number, {})
     assert 0 < len(memory.lines) <= 256
     assert 0 < len(memory.blocks) <= 256
     assert 0 < len(memory.last_blocks) <= 256
+    assert 0 < len(memory.heads) <= 256
     memory = Memory()
     for number in range(5000):
         memory.learn_line(b"GET /%d HTTP/1.1" % number, {})

@@ -143,7 +143,7 @@ def test_vector(server, protocol, vector):
     calls = [int(server.ask("http").get("X-Calls"))]
     size = 1 if len(vector.data) < 10_000 else 1000
     everything = len(vector.data) + 1000
-    for pieces in (everything, size, everything):
+    for pieces in (everything, size, everything, everything, everything):
         data = sent(server, protocol, vector.data, pieces)
         if protocol == "fastcgi":
             found = fastcgi_outcome(data, calls)
