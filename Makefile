@@ -52,7 +52,7 @@ check: $(VENV)/.test
 # runs everything as Python.
 test: system-packages check
 	$(BIN)/pytest
-	GATEWAY_PURE=1 $(BIN)/pytest --quiet tests/protocols tests/gateway
+	GATEWAY_PURE=1 $(BIN)/pytest --quiet tests/protocols tests/gateway tests/fuzz/test_corpus.py
 
 test-pure: system-packages check
 	GATEWAY_PURE=1 $(BIN)/pytest

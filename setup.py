@@ -42,7 +42,7 @@ def extensions() -> list[Extension]:
     """What to build; none of it has to succeed."""
     if os.environ.get("GATEWAY_PURE", "") not in ("", "0"):
         return []
-    found = [Extension("protocols._speed", ["protocols/_speed.c"])]
+    found = [Extension("protocols._speed", ["protocols/_speed.c"], depends=["protocols/_pairs.h"])]
     try:
         from mypyc.build import mypycify  # noqa: PLC0415 - not there, perhaps
 

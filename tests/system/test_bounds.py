@@ -278,15 +278,20 @@ def test_heads_behind_an_answer_that_nobody_reads_are_not_gathered(serve, thread
     wait_for(lambda: spooled(worker) > 20 * 8_000_000, "the answers to be in files")
     before = memory(worker)
     lines = b"".join(b"X-%d: %s\r\n" % (number, b"x" * 8000) for number in range(7))
-    unsent = {
-        peer.sock: memoryview(60 * (b"GET / HTTP/1.1\r\nHost: a\r\n" + lines + b"\r\n"))
-        for peer in deaf
-    }
-    while ready := select.select([], unsent, [], 0.5)[1]:
-        for sock in ready:
-            unsent[sock] = unsent[sock][sock.send(unsent[sock][:4096]) :]
-            if not unsent[sock]:
-                del unsent[sock]
+    heads = memoryview(60 * (b"GET / HTTP/1.1\r\nHost: a\r\n" + lines + b"\r\n"))
+    poll = select.poll()
+    unsent = {}
+    for peer in deaf:
+        poll.register(peer.sock, select.POLLOUT)
+        unsent[peer.sock.fileno()] = (peer.sock, heads)
+    while ready := poll.poll(500):
+        for number, _ in ready:
+            sock, rest = unsent[number]
+            rest = rest[sock.send(rest[:4096]) :]
+            unsent[number] = (sock, rest)
+            if not rest:
+                poll.unregister(number)
+                del unsent[number]
     used = memory(worker) - before
     print(f"{used >> 20} MiB of memory for {len(unsent)} clients")
     assert len(unsent) == 20

@@ -194,9 +194,14 @@ def accepted(fleet, load, version: str) -> None:
     fleet.rewrite(versioned(version))
     done = fleet.reload()
     assert done.returncode == 0, done.stderr
+    # The old workers are told to leave; until they have, they answer what reaches them.
+    wait_for(lambda: is_alone(load, version), f"version {version} alone to answer")
+
+
+def is_alone(load, version: str) -> bool:
     load.forget()
     load.reached(10)
-    assert load.versions == {version}
+    return load.versions == {version}
 
 
 def test_one_reload_after_another_without_waiting(serve):
