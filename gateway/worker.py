@@ -35,7 +35,7 @@ from gateway.handover import Handover
 from gateway.hooks import NO_HOOKS, Hooks, ServerView, WorkerView
 from gateway.interrupts import Abandoned
 from gateway.leaving import leave
-from gateway.linux import die_with_parent
+from gateway.linux import die_with_parent, keep_freed_memory
 from gateway.loader import LoadError, load_from_settings
 from gateway.orders import Orders
 from gateway.poller import READ, make_poller
@@ -179,6 +179,7 @@ class Worker:
                 threading.Event().wait()
 
     def _prepare(self) -> None:
+        keep_freed_memory()
         if not self._is_loaded:
             # Nobody would end an import that hangs.  Later the worker sees for
             # itself that the manager has gone, and finishes what it has.
