@@ -98,7 +98,7 @@ class Answer:
         """The file is sent, or its client gone: its iterable can be closed."""
         raise NotImplementedError
 
-    def _send_whole(self, data: bytes) -> None:
+    def _send_whole(self, data: Any) -> None:
         """A body that is whole: one head with its length, one send."""
         status = self.status
         if status is None or self.worker.retiring:

@@ -1,3 +1,5 @@
+"""How an answer ends that does not arrive: what is raised where the application writes."""
+
 from __future__ import annotations
 
 from gateway.output import NotKept

@@ -9,7 +9,7 @@ from contextlib import suppress
 from functools import partial
 from threading import get_ident
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from gateway.answer import ABANDONED, LATE, Answer, ApplicationError, Overloaded
 from gateway.disconnects import ClientDisconnected
@@ -19,11 +19,6 @@ from gateway.interrupts import Abandoned, RequestTimeout, withdraw
 from gateway.scoreboard import BUSY, IDLE, Seat
 from protocols.headers import encode_fields, status_code
 from protocols.model import CLAIMS
-
-if TYPE_CHECKING:
-    from types import TracebackType
-
-    ExcInfo = tuple[type[BaseException], BaseException, TracebackType]
 
 _END: Final = object()
 
@@ -175,11 +170,11 @@ class Exchange(Answer):
 
     # What the application calls
 
+    # What comes from the application is Any: a compiled function would judge an annotation
+    # by itself, before the rules here do, and say less.
+
     def start_response(
-        self,
-        status: str,
-        headers: list[tuple[str, str]],
-        exc_info: ExcInfo | None = None,
+        self, status: Any, headers: Any, exc_info: Any = None
     ) -> Callable[[bytes], None]:
         """Take the head (PEP 3333); what is wrong with it is raised here.
 
@@ -202,7 +197,7 @@ class Exchange(Answer):
         self.headers = fields
         return self.write
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: Any) -> None:
         """Send at once (PEP 3333, the ``write`` callable)."""
         if not isinstance(data, bytes):
             raise TypeError(f"write() takes bytes, not {type(data).__name__}")

@@ -21,7 +21,7 @@ from gateway.filewrapper import FileWrapper
 from gateway.representation import Fields, select
 
 if TYPE_CHECKING:
-    from gateway.wsgi import Exchange, ExcInfo
+    from gateway.wsgi import Exchange
 
 _FIELD = "x-sendfile"
 
@@ -106,7 +106,7 @@ class _Head:
         self.fields: Fields = []
 
     def start_response(
-        self, status: str, headers: Fields, exc_info: ExcInfo | None = None
+        self, status: str, headers: Fields, exc_info: Any = None
     ) -> Callable[[bytes], None]:
         """PEP 3333; X-Sendfile is taken out, whatever comes of it."""
         fields = list(headers)

@@ -23,6 +23,7 @@ _HERE = Path(__file__).parent
 _FOLDERS = (_HERE, _HERE.parent / "gateway")
 #: Both packages' compiled code is in one library.
 _LIBRARY = "compiled__mypyc"
+_LOOPS = "pure Python but for some loops"
 
 
 class _SourceFinder(MetaPathFinder):
@@ -45,32 +46,34 @@ def _compiled(folder: Path, name: str = "*") -> list[Path]:
     return [path for suffix in EXTENSION_SUFFIXES[:1] for path in folder.glob(name + suffix)]
 
 
-def _is_older_than_a_source(library: Path) -> bool:
-    built = library.stat().st_mtime
-    modules = [path for folder in _FOLDERS for path in _compiled(folder)]
-    sources = [path.with_name(path.name.partition(".")[0] + ".py") for path in modules]
-    return any(source.exists() and source.stat().st_mtime > built for source in sources)
-
-
-#: Whether anything compiled may be used.
-WANTED = os.environ.get("GATEWAY_PURE", "") in ("", "0")
+def _is_stale() -> bool:
+    """Whether anything that is compiled is older than what it was compiled of."""
+    compiled = [path for folder in _FOLDERS for path in _compiled(folder)]
+    built = min(path.stat().st_mtime for path in compiled)
+    names = [path.name.partition(".")[0] for path in compiled]
+    sources = [
+        path
+        for folder in _FOLDERS
+        for path in folder.iterdir()
+        if path.suffix in (".c", ".h") or (path.suffix == ".py" and path.stem in names)
+    ]
+    return any(path.stat().st_mtime > built for path in sources)
 
 
 def _choose() -> str:
     """What runs, for people."""
-    library = _compiled(_HERE, _LIBRARY)
-    if not WANTED or not _compiled(_HERE):
+    if os.environ.get("GATEWAY_PURE", "") not in ("", "0") or not _compiled(_HERE):
         return "pure Python"
-    if not library:
-        return "pure Python but for some loops"
-    if (_HERE.parent / "pyproject.toml").exists() and _is_older_than_a_source(library[0]):
+    if (_HERE.parent / "pyproject.toml").exists() and _is_stale():
         return "pure Python: what is compiled is older than its sources"
-    return "compiled"
+    return "compiled" if _compiled(_HERE, _LIBRARY) else _LOOPS
 
 
 #: "compiled", or why not.
 BUILD = _choose()
 COMPILED = BUILD == "compiled"
+#: Whether the loops in C may be used.
+WANTED = BUILD in ("compiled", _LOOPS)
 
 if not COMPILED:
     sys.meta_path.insert(0, _SourceFinder())

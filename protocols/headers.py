@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from typing import Final
+from typing import Any, Final
 
 from protocols.model import UNKNOWN, Headers
 
@@ -92,7 +92,7 @@ class Fields:
 _encoded: dict[tuple[tuple[str, str], ...], Fields] = {}
 
 
-def status_code(status: str) -> int:
+def status_code(status: Any) -> int:
     """Return the code of a status such as ``"200 OK"``.
 
     Raises TypeError if it is no ``str`` and ValueError if it is malformed.

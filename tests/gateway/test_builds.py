@@ -65,7 +65,9 @@ def test_the_environment_leaves_it_out():
 
 
 @compiled
-@pytest.mark.parametrize("name", ["protocols/http1.py", "gateway/wsgi.py"])
+@pytest.mark.parametrize(
+    "name", ["protocols/http1.py", "gateway/wsgi.py", "protocols/_speed.c", "protocols/_pairs.h"]
+)
 def test_in_a_source_tree_what_is_newer_than_its_compilation_runs(tree, name):
     assert runs(tree) == "compiled|so"
     os.utime(tree / name)

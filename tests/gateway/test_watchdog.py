@@ -76,7 +76,8 @@ class Bench:
         self.lines = []
         log = logging.Logger("bench")  # noqa: LOG001 - as the error log: in no tree
         handler = logging.Handler()
-        handler.emit = lambda record: self.lines.append(record.getMessage())
+        self.problems = []
+        handler.emit = self._note
         log.addHandler(handler)
         self.worker = SimpleNamespace(
             settings=SimpleNamespace(
@@ -97,6 +98,11 @@ class Bench:
         )
         self.wire = Wire(self.worker)
         self.dog = Watchdog(self.worker)
+
+    def _note(self, record) -> None:
+        self.lines.append(record.getMessage())
+        if record.exc_info:
+            self.problems.append(str(record.exc_info[1]))
 
     def exchange(self) -> Exchange:
         environ = {
