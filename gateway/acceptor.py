@@ -41,14 +41,17 @@ _BEHIND = 0.05
 class Acceptor:
     """Opens connections while there is room for them; on the loop's thread only."""
 
-    def __init__(self, worker: Worker, listeners: list[Listener], handover: Handover) -> None:
+    def __init__(
+        self,
+        worker: Worker,
+        listeners: list[Listener],
+        services: dict[int, Service],
+        handover: Handover,
+    ) -> None:
         self._worker = worker
         self._handover = handover
         self.listeners = {listener.sock.fileno(): listener for listener in listeners}
-        self._services = {
-            number: Service(listener.protocol, worker.settings, worker.log, listener)
-            for number, listener in self.listeners.items()
-        }
+        self._services = services
         if worker.pool is None and worker.hooks.get("post_request") is None:
             for service in self._services.values():
                 service.join_ends()

@@ -19,7 +19,7 @@ import time
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from typing import TypeVar
 
 from gateway.errorlog import reopen
 from gateway.loader import LoadError
@@ -41,7 +41,7 @@ _IGNORED = (
 #: How often a worker looks whether its parent in between has ended, seconds.
 _ADOPTION_POLL = 0.001
 
-Application = Callable[..., Any]
+_Loaded = TypeVar("_Loaded")
 
 
 def request_worker(pipe: socket.socket, descriptors: list[int], number: int) -> None:
@@ -51,14 +51,14 @@ def request_worker(pipe: socket.socket, descriptors: list[int], number: int) -> 
 
 def serve_as_template(
     pipe: socket.socket,
-    load: Callable[[], Application],
-    become_worker: Callable[[Application, list[int], int], None],
+    load: Callable[[], _Loaded],
+    become_worker: Callable[[_Loaded, list[int], int], None],
     log: logging.Logger,
 ) -> int:
     """Load the application and fork workers until the manager closes ``pipe``.
 
-    ``become_worker(application, descriptors, number)`` runs in a new process
-    and does not return.  Returns the exit code of the template.
+    ``become_worker(loaded, descriptors, number)``, with what ``load`` returned, runs
+    in a new process and does not return.  Returns the exit code of the template.
     """
     for number in _IGNORED:  # a handler, unlike SIG_IGN, is not inherited by what is executed
         signal.signal(number, lambda *_: None)
@@ -67,7 +67,7 @@ def serve_as_template(
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
     before = _sockets()
     try:
-        application = load()
+        loaded = load()
     except BaseException as error:  # noqa: BLE001 - SystemExit in user code too
         text = str(error) if isinstance(error, LoadError) else traceback.format_exc()
         with suppress(OSError):
@@ -84,15 +84,15 @@ def serve_as_template(
         message, descriptors, _, _ = socket.recv_fds(pipe, 64, 2)
         if not message:
             return 0
-        _fork_worker(pipe, application, become_worker, list(descriptors), int(message.split()[0]))
+        _fork_worker(pipe, loaded, become_worker, list(descriptors), int(message.split()[0]))
         for descriptor in descriptors:
             os.close(descriptor)
 
 
 def _fork_worker(
     pipe: socket.socket,
-    application: Application,
-    become_worker: Callable[[Application, list[int], int], None],
+    loaded: _Loaded,
+    become_worker: Callable[[_Loaded, list[int], int], None],
     descriptors: list[int],
     number: int,
 ) -> None:
@@ -109,7 +109,7 @@ def _fork_worker(
         pipe.close()
         while os.getppid() == between:
             time.sleep(_ADOPTION_POLL)
-        become_worker(application, descriptors, number)
+        become_worker(loaded, descriptors, number)
     except BaseException:  # noqa: BLE001 - whatever it is, this process ends here
         traceback.print_exc()
     finally:

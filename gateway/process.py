@@ -16,6 +16,7 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from importlib import import_module
 from math import ceil
 from pathlib import Path
@@ -222,18 +223,26 @@ def set_title(kind: str, name: str) -> None:
     afterwards the kernel lets nobody but root write it.
     """
     name = "".join(char if char.isprintable() else "?" for char in name)
-    try:
-        setproctitle = import_module("setproctitle").setproctitle  # optional
-    except ImportError:
-        if sys.platform.startswith("linux"):
-            ending = f" {kind}".encode()
-            short = name.encode("utf-8", "replace")[: _COMM_BYTES - len(ending)]
-            with suppress(OSError):
-                # Cut in the middle of a character, the rest of it is dropped.
-                short = short.decode("utf-8", "ignore").encode()
-                Path("/proc/self/comm").write_bytes((short + ending).lstrip())
-    else:
+    setproctitle = _find_setproctitle()
+    if setproctitle is not None:
         setproctitle(f"gateway: {kind} [{name}]")
+    elif sys.platform.startswith("linux"):
+        ending = f" {kind}".encode()
+        short = name.encode("utf-8", "replace")[: _COMM_BYTES - len(ending)]
+        # Cut in the middle of a character, the rest of it is dropped.
+        short = short.decode("utf-8", "ignore").encode()
+        with suppress(OSError), open("/proc/self/comm", "wb", buffering=0) as comm:
+            comm.write((short + ending).lstrip())
+
+
+@cache
+def _find_setproctitle() -> Callable[[str], None] | None:
+    """Whether it is there is found out once, by the manager, and not by each worker."""
+    try:
+        found: Callable[[str], None] = import_module("setproctitle").setproctitle
+    except ImportError:
+        return None
+    return found
 
 
 def apply_environment(raw_env: Sequence[str]) -> None:

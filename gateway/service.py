@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from gateway import __version__
@@ -52,6 +53,17 @@ def may_be_many(settings: Settings) -> bool:
     if settings.process_manager == "static":
         return settings.workers > 1
     return max(settings.workers, settings.workers_max) > 1
+
+
+@dataclass(frozen=True)
+class Preloaded:
+    """What a template has made before workers are forked from it.
+
+    ``services`` are by listening descriptor.
+    """
+
+    application: Callable[..., Any]
+    services: dict[int, Service]
 
 
 class Service:
@@ -165,6 +177,16 @@ class Service:
             self.last_flags = _MORE
         for service in (self.choices or {}).values():
             service.join_ends()
+
+
+def services_of(
+    listeners: Iterable[Listener], settings: Settings, log: Logger
+) -> dict[int, Service]:
+    """The services of listening sockets, by descriptor."""
+    return {
+        listener.sock.fileno(): Service(listener.protocol, settings, log, listener)
+        for listener in listeners
+    }
 
 
 def _local_variables(listener: Listener | None) -> dict[str, str]:

@@ -12,12 +12,12 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 from gateway.accesslog import AccessLog
 from gateway.child import Child, Generation
 from gateway.handover import Handover
 from gateway.hooks import ServerView, WorkerView
+from gateway.linux import keep_freed_memory
 from gateway.loader import load_from_settings
 from gateway.preload import request_worker, serve_as_template
 from gateway.process import (
@@ -27,6 +27,8 @@ from gateway.process import (
     set_title,
 )
 from gateway.scoreboard import Board
+from gateway.service import Preloaded, Service, services_of
+from gateway.settings import Settings
 from gateway.sockets import Listener
 from gateway.worker import Worker
 
@@ -46,9 +48,6 @@ SIGNALS = (
     signal.SIGTTOU,
     signal.SIGCHLD,
 )
-
-#: A board holds this many threads beyond those of the pool.
-Application = Callable[..., Any]
 
 
 class Spawner:
@@ -130,7 +129,7 @@ class Spawner:
             drop_privileges(settings.user, settings.group)
             code = serve_as_template(
                 theirs,
-                lambda: load_from_settings(settings),
+                lambda: self._preload(generation, settings),
                 partial(self._become_preloaded, generation, settings),
                 self._log,
             )
@@ -166,11 +165,21 @@ class Spawner:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         return pid
 
+    def _preload(self, generation: Generation, settings: Settings) -> Preloaded:
+        application = load_from_settings(settings)
+        keep_freed_memory()
+        return Preloaded(application, self._services(generation, settings))
+
+    def _services(self, generation: Generation, settings: Settings) -> dict[int, Service]:
+        for listener in self._listeners:
+            listener.context = generation.tls if listener.tls else None
+        return services_of(self._listeners, settings, self._log)
+
     def _become_preloaded(
         self,
         generation: Generation,
-        settings: Any,
-        application: Application,
+        settings: Settings,
+        preloaded: Preloaded,
         descriptors: list[int],
         number: int,
     ) -> None:
@@ -178,43 +187,43 @@ class Spawner:
         pipe = socket.socket(fileno=descriptors[0])
         pipe.sendall(b"pid %d\n" % os.getpid())
         board = Board.attach(descriptors[1], settings.threads)
-        self._become_worker(generation, settings, number, pipe, board, application)
+        self._become_worker(generation, settings, number, pipe, board, preloaded)
 
     def _become_worker(
         self,
         generation: Generation,
-        settings: Any,
+        settings: Settings,
         number: int,
         pipe: socket.socket,
         board: Board,
-        application: Application | None,
+        preloaded: Preloaded | None,
     ) -> None:
         try:
             set_title("worker", settings.proc_name or settings.wsgi_app)
             view = self.worker_view(generation, number, os.getpid())
             apply_environment(settings.raw_env)
             generation.hooks.call("post_fork", self.server_view(generation), view)
-            if application is None:  # else the template has done it
+            if preloaded is None:  # else the template has done it
                 drop_privileges(settings.user, settings.group)
         except BaseException:  # noqa: BLE001 - a hook may raise anything
             with suppress(OSError):
                 text = traceback.format_exc()
                 pipe.sendall(b"failed\n" + text.encode("utf-8", "backslashreplace"))
             _leave(1)
-        for listener in self._listeners:
-            listener.context = generation.tls if listener.tls else None
+        services = preloaded.services if preloaded else self._services(generation, settings)
         # Each connection may need a temporary file.
         allow_descriptors(2 * settings.worker_connections + _OTHER_FILES)
         worker = Worker(
             settings,
             list(self._listeners),
+            services,
             pipe,
             self._log,
             self._access,
             self._handover,
             board,
             generation.hooks,
-            application,
+            preloaded.application if preloaded else None,
             view,
         )
         worker.take_signals()

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
+from functools import cache
 from ipaddress import (
     IPv4Address,
     IPv4Network,
@@ -93,6 +94,7 @@ def unmapped(text: str) -> str:
     return str(read_address(text) or text) if text.startswith(_MAPPED) else text
 
 
+@cache
 def _network(entry: str) -> IPv4Network | IPv6Network:
     network = ip_network(entry)
     if isinstance(network, IPv6Network) and network.prefixlen >= _MAPPED_BITS:

@@ -50,6 +50,7 @@ from protocols.http1 import Http1Codec
 from protocols.model import Codec
 
 if TYPE_CHECKING:
+    from gateway.service import Service
     from gateway.wsgi import Exchange
 
 #: Exit codes of a worker.
@@ -79,6 +80,7 @@ class Worker:
         self,
         settings: Settings,
         listeners: list[Listener],
+        services: dict[int, Service],
         pipe: socket.socket,
         log: logging.Logger,
         access: AccessLog | None,
@@ -140,7 +142,7 @@ class Worker:
             self.queue = self.pool.queue
         #: Where the loop sits.
         self.seat: Seat = self._own_seat()
-        self.acceptor = Acceptor(self, listeners, handover)
+        self.acceptor = Acceptor(self, listeners, services, handover)
         self._handover = handover
         self.replacing = Replacing(self, pipe)
         self._pipe = pipe
@@ -179,8 +181,8 @@ class Worker:
                 threading.Event().wait()
 
     def _prepare(self) -> None:
-        keep_freed_memory()
         if not self._is_loaded:
+            keep_freed_memory()
             # Nobody would end an import that hangs.  Later the worker sees for
             # itself that the manager has gone, and finishes what it has.
             die_with_parent(True)

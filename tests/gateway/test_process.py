@@ -12,6 +12,7 @@ import pytest
 from gateway.kinds import SettingError
 from gateway.process import (
     Identity,
+    _find_setproctitle,
     allow_descriptors,
     apply_environment,
     check_privileges,
@@ -246,6 +247,13 @@ def test_files_are_given_away_and_devices_are_not(tmp_path):
 # Name and environment
 
 
+@pytest.fixture
+def found_anew():
+    _find_setproctitle.cache_clear()
+    yield
+    _find_setproctitle.cache_clear()
+
+
 @needs_linux
 @pytest.mark.parametrize(
     ("name", "shown"),
@@ -257,6 +265,7 @@ def test_files_are_given_away_and_devices_are_not(tmp_path):
         ("", "worker"),
     ],
 )
+@pytest.mark.usefixtures("found_anew")
 def test_title(monkeypatch, name, shown):
     monkeypatch.setitem(sys.modules, "setproctitle", None)  # as if it were not installed
 
@@ -268,6 +277,7 @@ def test_title(monkeypatch, name, shown):
     assert in_child(act) == shown
 
 
+@pytest.mark.usefixtures("found_anew")
 def test_title_with_setproctitle(monkeypatch):
     titles = []
     module = type(sys)("setproctitle")

@@ -191,6 +191,7 @@ def test_preloaded_workers_share_memory_and_reload_brings_new_code(serve):
     alone = min(memory(pid) for pid in workers_now(plain))
     print(f"private memory of a worker: {own >> 10} KiB preloaded, {alone >> 10} KiB not")
     assert own < alone / 2
+    assert own < 6 << 20
     (old,) = named(shared, "template")
     (shared.folder / "app.py").write_text(LARGE_APP.replace('"1"', '"2"'))
     with Load("http", shared.addresses["http", "tcp"], keep=True) as load:
@@ -200,6 +201,31 @@ def test_preloaded_workers_share_memory_and_reload_brings_new_code(serve):
     assert not load.lost
     wait_for(lambda: not alive(old), "the template of the old code is gone")
     assert shared.stop(signal.SIGTERM) == 0
+
+
+#: Notes in the file "asked" which process looks up protocols.
+ASKING_APP = (
+    LARGE_APP
+    + """
+import protocols
+
+look_up = protocols.entry_points
+
+def noted(**what):
+    with open("asked", "a") as file:
+        file.write(f"{os.getpid()}\\n")
+    return look_up(**what)
+
+protocols.entry_points = noted
+"""
+)
+
+
+def test_what_workers_have_in_common_is_made_before_they_are_forked(serve):
+    server = serve(ASKING_APP, "--workers", "2", "--preload", protocols=["http"], kinds=["tcp"])
+    assert server.ask().status == 200
+    (template,) = named(server, "template")
+    assert set((server.folder / "asked").read_text().split()) == {str(template)}
 
 
 def test_a_failed_reload_keeps_the_template_of_the_old_code(serve):
