@@ -10,6 +10,7 @@ import grp
 import http.client
 import json
 import os
+import random
 import re
 import shutil
 import socket
@@ -212,10 +213,19 @@ def receive(connection, method="GET"):
     return Answer(response.status, response.getheaders(), response.read())
 
 
+#: What has been given out: it may not be bound yet.
+_ports = set()
+
+
 def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    """Never the same again, nor one that the system gives to connections."""
+    while True:
+        port = random.randrange(10_000, 32_768)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            if port not in _ports:
+                _ports.add(port)
+                return port
 
 
 def program(*names):

@@ -5,6 +5,7 @@ application of these tests.
 """
 
 import contextlib
+import os
 import pwd
 import re
 import shutil
@@ -34,6 +35,9 @@ READING_ALL = [
 
 #: The programs of the virtual environment that runs these tests.
 PROGRAMS = Path(sys.executable).parent
+
+#: The web server's environment does not say which build is tested.
+PURE = "env GATEWAY_PURE=1 " if os.environ.get("GATEWAY_PURE") == "1" else ""
 
 LIGHTTPD = """\
 server.document-root = "/var/www/html"
@@ -158,7 +162,7 @@ def starter(folder, way):
         DEPLOY / name,
         {
             "cd /srv/app ": f"cd {APPS} ",
-            "/srv/app/venv/bin": str(PROGRAMS),
+            "exec /srv/app/venv/bin": f"exec {PURE}{PROGRAMS}",
             " app:application": " interop_app:application",
             "--script-name /": f"--script-name {way.prefix or '/'}",
         },

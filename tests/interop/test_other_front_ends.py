@@ -12,7 +12,7 @@ import pytest
 from front_ends import BOOTS, FILES, HOST, Site, Way, receive, running_servers
 from matrix import pipe
 from other_front_ends import OTHERS
-from starting_front_ends import STARTING
+from starting_front_ends import PURE, STARTING
 from test_deploy_bodies import test_one_connection_many_requests as many_requests
 from test_deploy_environ import ABSENT, ANY, GATEWAY, REQUESTS, unexpected
 from test_deploy_paths import PATHS
@@ -106,7 +106,12 @@ DIFFERENCES = [
     ),
     (
         "*-cgi-pipe-*",
-        {"LC_CTYPE": ANY, "OLDPWD": ANY, "PWD": ANY},
+        {
+            "LC_CTYPE": ANY,
+            "OLDPWD": ANY,
+            "PWD": ANY,
+            "GATEWAY_PURE": "1" if PURE else ABSENT,
+        },
         "the environment of the process is that of the request: what the shell and Python add",
     ),
     (

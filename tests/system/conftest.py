@@ -18,6 +18,7 @@ from time import monotonic
 
 import pytest
 from clients import PEERS, TIMEOUT, Address, Peer
+from processes import GATEWAY, environment
 from tls_peers import Authority, Https
 
 START_TIMEOUT = 30.0
@@ -211,18 +212,13 @@ class Serve:
         for name, text in (files or {}).items():
             (folder / name).parent.mkdir(exist_ok=True)
             (folder / name).write_text(text, encoding="utf-8")
-        words = [sys.executable, "-m", "gateway", target, *options]
+        words = [*GATEWAY, target, *options]
         if "--bind" not in options:
             for protocol in protocols:
                 for kind in kinds:
                     where = "127.0.0.1:0" if kind == "tcp" else f"unix:{folder}/{protocol}.sock"
                     words += ["--bind", f"{protocol}+{where}"]
-        environment = {
-            name: value
-            for name, value in os.environ.items()
-            if not name.startswith("GATEWAY_") and name not in ("PORT", "WEB_CONCURRENCY")
-        }
-        server = Server(folder, words, environment | (env or {}))
+        server = Server(folder, words, environment(env))
         self.servers.append(server)
         if wait:
             workers = int(options[options.index("--workers") + 1]) if "--workers" in options else 1

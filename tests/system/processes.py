@@ -55,12 +55,12 @@ def wait_for(condition: Callable[[], object], what: str, timeout: float = TIMEOU
 
 
 def environment(more: dict[str, str] | None = None) -> dict[str, str]:
-    """Ours without what the gateway reads."""
+    """Ours without what the gateway reads, but for the choice of the build."""
     known = ("PORT", "WEB_CONCURRENCY", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES")
     kept = {
         name: value
         for name, value in os.environ.items()
-        if not name.startswith("GATEWAY_") and name not in known
+        if name == "GATEWAY_PURE" or not (name.startswith("GATEWAY_") or name in known)
     }
     return kept | (more or {})
 

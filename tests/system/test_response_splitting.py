@@ -88,7 +88,9 @@ def follow(server, peer):
 
 
 @pytest.mark.parametrize(
-    ("part", "good"), [("value", VALUE), ("name", TOKEN), ("status", VALUE)], ids=str
+    ("part", "good"),
+    [("value", VALUE), ("name", TOKEN), ("status", VALUE)],
+    ids=["value", "name", "status"],
 )
 def test_every_character(server, protocol, part, good):
     """It arrives as it is, or there is a 500 with nothing of it."""
