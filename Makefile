@@ -3,6 +3,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+# Two processes, whatever the machine: each test starts some of its own.
+PYTEST := $(BIN)/pytest --numprocesses 2 --dist worksteal
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
 .PHONY: run test test-pure check bench compare compare-packages attack fuzz clean system-packages
@@ -51,11 +53,11 @@ check: $(VENV)/.test
 # Everything as it is installed; what is compiled then once more as Python.  make test-pure
 # runs everything as Python.
 test: system-packages check
-	$(BIN)/pytest
-	GATEWAY_PURE=1 $(BIN)/pytest --quiet tests/protocols tests/gateway tests/fuzz/test_corpus.py
+	$(PYTEST)
+	GATEWAY_PURE=1 $(PYTEST) --quiet tests/protocols tests/gateway tests/fuzz/test_corpus.py
 
 test-pure: system-packages check
-	GATEWAY_PURE=1 $(BIN)/pytest
+	GATEWAY_PURE=1 $(PYTEST)
 
 bench: $(VENV)/.test
 	$(BIN)/python -m benchmarks

@@ -8,6 +8,7 @@ import socket
 import ssl
 import subprocess
 import sys
+from itertools import takewhile
 from pathlib import Path
 
 import pytest
@@ -342,13 +343,20 @@ def test_a_stop_answers_what_was_asked(serve, certified, threads):
 # Rank
 
 
+def let_all_in(folder):
+    """Into this folder, and into those above it that only its owner may enter."""
+    for place in takewhile(
+        lambda place: not place.stat().st_mode & 0o001, [folder, *folder.parents]
+    ):
+        place.chmod(0o755)
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
 @pytest.mark.parametrize("preload", [(), ("--preload",)], ids=["forked", "preloaded"])
 def test_a_key_that_only_root_may_read(folder, pair, preload):
     """The manager reads it, at the start and at a reload; the workers have no need to."""
     nobody = pwd.getpwnam("nobody")
-    for place in (folder, *folder.parents[:2]):
-        place.chmod(0o755)
+    let_all_in(folder)
     pair[0].chmod(0o600)
     pair[1].chmod(0o600)
     (folder / "app.py").write_text(APP.replace("os.getpid()", "os.geteuid()"))
@@ -363,8 +371,7 @@ def test_a_key_that_only_root_may_read(folder, pair, preload):
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
 def test_a_key_that_may_not_be_read_is_said(folder, pair):
-    for place in (folder, *folder.parents[:2]):
-        place.chmod(0o755)
+    let_all_in(folder)
     pair[1].chmod(0o600)
     words = ("app:app", "--certfile", "own.pem", "--keyfile", "own.key", "--check-config")
     command = [sys.executable, "-c", "import ssl\n" + AS_NOBODY, *words]
