@@ -18,8 +18,8 @@ from gateway.answer import EXPIRED
 if TYPE_CHECKING:
     from gateway.worker import Worker
 
-#: Signals that mean something else to a worker than to any other process.
-_OURS = (
+#: Signals that mean something else to a manager or a worker than to any other process.
+SIGNALS = (
     signal.SIGTERM,
     signal.SIGINT,
     signal.SIGQUIT,
@@ -51,7 +51,7 @@ def _hold_signals(worker: Worker) -> None:
     Ours would swallow it, and tell it to the parent by the wake-up pair.
     """
     if not worker.is_fork:
-        _masks.before = signal.pthread_sigmask(signal.SIG_BLOCK, _OURS)
+        _masks.before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
 
 
 def _release_signals(worker: Worker) -> None:
@@ -72,7 +72,7 @@ def _let_go(worker: Worker) -> None:
     worker.let_go()
     with suppress(ValueError):  # not the main thread, on systems where that stays the old one
         signal.set_wakeup_fd(-1)
-        for number in _OURS:
+        for number in SIGNALS:
             if worker.orders.is_own_handler(signal.getsignal(number)):
                 signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, _masks.before)

@@ -13,6 +13,7 @@ from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 
+from gateway import forkguard
 from gateway.accesslog import AccessLog
 from gateway.child import Child, Generation
 from gateway.handover import Handover
@@ -36,18 +37,7 @@ from gateway.worker import Worker
 _OTHER_FILES = 256
 
 #: What a manager listens to; blocked while a child has no handlers of its own.
-SIGNALS = (
-    signal.SIGTERM,
-    signal.SIGINT,
-    signal.SIGQUIT,
-    signal.SIGHUP,
-    signal.SIGUSR1,
-    signal.SIGUSR2,
-    signal.SIGWINCH,
-    signal.SIGTTIN,
-    signal.SIGTTOU,
-    signal.SIGCHLD,
-)
+SIGNALS = (*forkguard.SIGNALS, signal.SIGCHLD)
 
 
 class Spawner:

@@ -8,7 +8,7 @@ from io import BytesIO
 from time import monotonic
 
 import pytest
-from test_output import Line, numbered, on_disk
+from test_output import Line, numbered, on_disk, short_sends
 
 from gateway.body import Intake, Spool
 from gateway.budget import Budget
@@ -217,14 +217,7 @@ def test_a_large_answer_in_many_files_is_given_back_file_by_file(tmp_path):
 # Waiting for a reader
 
 
-@pytest.fixture
-def pair():
-    ours, theirs = socket.socketpair()
-    ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
-    ours.setblocking(False)
-    theirs.settimeout(20)
-    with ours, theirs:
-        yield ours, theirs
+pair = pytest.fixture(short_sends)
 
 
 def test_a_reader_that_takes_nothing_while_requests_wait_is_given_up_soon(pair):

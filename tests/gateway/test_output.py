@@ -15,16 +15,17 @@ from gateway.output import FileRange, NotKept, Output
 from gateway.settings import Settings
 
 
-@pytest.fixture
-def pair():
-    """Sockets that take little at once: every send is short."""
+def short_sends():
+    """Sockets that take little at once."""
     ours, theirs = socket.socketpair()
     ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
     ours.setblocking(False)
     theirs.settimeout(20)
-    yield ours, theirs
-    ours.close()
-    theirs.close()
+    with ours, theirs:
+        yield ours, theirs
+
+
+pair = pytest.fixture(short_sends)
 
 
 def numbered(size):

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import random
 import sys
 
 import pytest
+from compiled_loops import compiled
 from test_whole_reads import netstring, packet
 from test_whole_requests import block, whole
 
 from protocols import speed
 from protocols.cgi import FOREIGN
 
-pytestmark = pytest.mark.skipif(
-    (not speed.COMPILED and "CI" not in os.environ) or os.environ.get("GATEWAY_PURE") == "1",
-    reason="the compiled loops are not built, or not wanted",
-)
+pytestmark = compiled
 
 START = (("CONTENT_LENGTH", "0"), ("SCGI", "1"))
 

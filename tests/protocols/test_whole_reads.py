@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import sys
-
 import pytest
 from codec_harness import run, vectors
+from compiled_loops import blocks_left, compiled
 
 from protocols import scgi, speed, uwsgi
 from protocols.cgi import FOREIGN
 
-pytestmark = pytest.mark.skipif(
-    (not speed.COMPILED and "CI" not in os.environ) or os.environ.get("GATEWAY_PURE") == "1",
-    reason="the compiled loops are not built, or not wanted",
-)
+pytestmark = compiled
 
 
 def netstring(*pairs):
@@ -148,9 +143,4 @@ def test_it_keeps_nothing_of_a_request(family):
             speed.scgi_request(data, FOREIGN)
             speed.uwsgi_request(data)
 
-    for _ in range(10):
-        ask()
-    before = sys.getallocatedblocks()
-    for _ in range(300):
-        ask()
-    assert sys.getallocatedblocks() - before < 100
+    assert blocks_left(ask, 300) < 100
