@@ -152,15 +152,20 @@ def test_threads_that_do_not_come_back_are_given_up(serve, protocol, threads):
     assert len(re.findall("is to be replaced", server.log)) == len(set(server.workers)) - 1
 
 
+@pytest.fixture(scope="module")
+def limited(serve_module, threads):
+    return serve_module(APP, *LIMIT, "--threads", threads)
+
+
 @pytest.mark.parametrize("way", ["stream", "stream_that_hangs", "written"])
-def test_an_answer_that_has_begun_is_cut(serve, protocol, threads, way):
-    server = serve(APP, *LIMIT, "--threads", threads, protocols=[protocol])
+def test_an_answer_that_has_begun_is_cut(limited, protocol, way):
+    server, since = limited, len(limited.log)
     with server.connect(protocol) as peer:
         answer = peer.ask(f"/{way}")
         assert answer.status == 200
         assert answer.body.startswith(b"x" if way != "written" else b"some")
         assert not answer.whole
-    server.wait_for_log(f"GET /{way} from .*: timeout after")
+    server.wait_for_log(f"GET /{way} from .*: timeout after", since=since)
     assert server.ask(protocol).status == 200
 
 

@@ -92,9 +92,14 @@ def app(environ, start_response):
 PATHS = [("returns", b"0"), ("raises", b"1"), ("exits", b"7"), ("writes", b"0")]
 
 
+@pytest.fixture(scope="module")
+def forking(serve_module, threads):
+    return serve_module(APP, "--threads", threads)
+
+
 @pytest.mark.parametrize(("path", "status"), [*PATHS, ("streamed", b"before after 0")])
-def test_a_forked_child_that_returns_is_no_server(serve, protocol, threads, path, status):
-    server = serve(APP, "--threads", threads, protocols=[protocol])
+def test_a_forked_child_that_returns_is_no_server(forking, protocol, path, status):
+    server = forking
     peer = server.connect(protocol)
     answer = peer.ask(f"/{path}")
     assert (answer.status, answer.whole) == (200, True)

@@ -7,9 +7,11 @@ import ssl
 import struct
 import subprocess
 import sys
+from textwrap import dedent
 
 import pytest
 from clients import END, PEERS, STDOUT, TIMEOUT, FastCgi, Http, Scgi, Uwsgi, fields, record
+from processes import run_many
 from test_bad_input import APP, lines_about, logged_once
 
 
@@ -255,17 +257,17 @@ def test_auto_says_nothing_to_who_says_nothing(auto):
     assert "127.0.0.1" not in auto.log[since:]
 
 
-@pytest.mark.parametrize(
-    "bind", ["0.0.0.0:0", ":0", "[::]:0", "192.0.2.1:80", "example.org:80", "127.0.0.1.example:1"]
-)
-@pytest.mark.parametrize("spelling", ["auto+{}", "auto://{}", "{}"])
-def test_auto_is_for_this_machine_only(serve, bind, spelling):
-    options = ["--protocol", "auto"] if spelling == "{}" else []
-    server = serve(APP, "--bind", spelling.format(bind), *options, wait=False)
-    assert server.process.wait(TIMEOUT) == 2
-    assert server.errors.wait_for_end(TIMEOUT)
-    assert server.log.startswith("gateway: bind is ")
-    assert "auto, for any protocol, is allowed on unix sockets and loopback" in server.log
+ELSEWHERE = ["0.0.0.0:0", ":0", "[::]:0", "192.0.2.1:80", "example.org:80", "127.0.0.1.example:1"]
+
+
+def test_auto_is_for_this_machine_only(tmp_path):
+    (tmp_path / "app.py").write_text(dedent(APP))
+    ways = [("auto+{}",), ("auto://{}",), ("{}", "--protocol", "auto")]
+    words = [[way.format(bind), *more] for bind in ELSEWHERE for way, *more in ways]
+    for done in run_many([(["app", "--bind", *bind], tmp_path, {}) for bind in words]):
+        assert done.returncode == 2, done
+        assert done.stderr.startswith("gateway: bind is "), done
+        assert "auto, for any protocol, is allowed on unix sockets and loopback" in done.stderr
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.2", "localhost", "[::1]"])

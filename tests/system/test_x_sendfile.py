@@ -326,19 +326,23 @@ def test_a_folder_that_cannot_be(serve, value, reason):
     assert re.search(rf"x_sendfile_root.*{value}.*{reason}", server.log)
 
 
+@pytest.fixture(scope="module")
+def without(serve_module):
+    return serve_module(APP)
+
+
 @pytest.mark.parametrize("name", ["X-Sendfile", "X-Accel-Redirect"])
-def test_without_the_setting_the_field_is_passed_on(serve, protocol, tree, name):
-    server = serve(APP)
+def test_without_the_setting_the_field_is_passed_on(without, protocol, tree, name):
+    server = without
     fields = json.dumps([[name, f"{tree}/root/small"]])
     answer = server.ask(protocol, "/pieces", headers=[("X-Fields", fields)])
     assert answer.get(name) == f"{tree}/root/small"
     assert answer.body == b"not for the client"
 
 
-@pytest.mark.parametrize("asked", [None, "bytes=10-19"])
-def test_flask(serve, protocol, tree, asked):
-    """With USE_X_SENDFILE its send_file leaves the file to the server."""
-    server = serve(
+@pytest.fixture(scope="module")
+def flask(serve_module, tree):
+    return serve_module(
         f"""
         from flask import Flask, send_file
 
@@ -351,7 +355,12 @@ def test_flask(serve, protocol, tree, asked):
         """,
         f"--x-sendfile-root={tree}/root",
     )
-    answer = server.ask(protocol, headers=[("Range", asked)] if asked else ())
+
+
+@pytest.mark.parametrize("asked", [None, "bytes=10-19"])
+def test_flask(flask, protocol, asked):
+    """With USE_X_SENDFILE its send_file leaves the file to the server."""
+    answer = flask.ask(protocol, headers=[("Range", asked)] if asked else ())
     assert answer.status == (206 if asked else 200)
     assert answer.body == (LARGE[10:20] if asked else LARGE)
     assert answer.get("content-type") == "text/x-own; charset=utf-8"
