@@ -149,7 +149,10 @@ def test_threads_that_do_not_come_back_are_given_up(serve, protocol, threads):
         stuck = rf"GET /{way} from \S.*: stuck, \d\.\d s so far: its thread is given up\n"
         server.wait_for_log(stuck + rf"(    .*\n)+?.*app.py.*in {way}")
         assert len(server.output.wait_for(rf"GET /{way} HTTP/1.1. 504 ")) == 1
-    assert len(re.findall("is to be replaced", server.log)) == len(set(server.workers)) - 1
+    wait_for(
+        lambda: len(re.findall("is to be replaced", server.log)) == len(set(server.workers)) - 1,
+        "a new worker for each that is replaced",
+    )
 
 
 @pytest.fixture(scope="module")

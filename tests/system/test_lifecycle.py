@@ -367,6 +367,7 @@ def test_hup_resets_no_connection_that_waits_to_be_accepted(serve, kind):
     answers = [other.answer() for other in peers]  # of the new worker: the old is busy
     release(server, "one")
     assert {answer.status for answer in (*answers, peer.answer())} == {200}
+    server.wait_for_log(r"worker \d+ is ready", 2)
     assert {int(answer.body.split()[1]) for answer in answers} == {server.workers[1]}
 
 

@@ -98,6 +98,7 @@ def test_ondemand_grows_while_requests_wait(serve):
         wait_for((server.folder / "two.started").exists, "the second request, beside the first")
         (server.folder / "one").touch()
         (server.folder / "two").touch()
+        server.wait_for_log(r"worker \d+ is ready", 2)  # said by the manager, who may be later
         assert {first.answer().body, second.answer().body} == {
             f"1 {pid}".encode() for pid in server.workers
         }
