@@ -178,6 +178,8 @@ class Server:
             if not self._stopped:
                 self.stop()
         finally:
+            # pytest shows it where the test has failed.
+            print(f"the log of {self.process.pid}:\n{self.log[-8000:]}")
             shutil.rmtree(self.folder, ignore_errors=True)
 
 

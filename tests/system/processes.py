@@ -179,6 +179,7 @@ class Gateway:
         with suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
+        print(f"the log of {self.process.pid}:\n{self.log[-8000:]}")
         self._log.close()
 
 
