@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import subprocess
 import sys
 
+import pytest
 from fleet import Fleet, versioned
 from front_ends import free_port
 from processes import TIMEOUT, Load, children, environment, wait_for
 
 #: Seconds that the application takes to import.
 BOOT = 1.5
-RELOADS = 20
+RELOADS = 10
 
 
-def test_reloads_of_an_application_that_boots_slowly(serve, tmp_path):
+def test_reloads_of_an_application_that_boots_slowly(serve):
     # One worker: the hardest case, for nobody else answers while the next one boots.
     with Fleet(serve, versioned(0, BOOT), "--graceful-timeout", "10") as fleet:
         with fleet.load() as load:
@@ -35,9 +37,12 @@ def test_reloads_of_an_application_that_boots_slowly(serve, tmp_path):
         assert load.latency < BOOT
         wait_for(lambda: len(children(fleet.server.process.pid)) == 1, "the old workers to leave")
         assert "cut off" not in fleet.server.log
-    for keep in (True, False):
-        name = "http-keep" if keep else "http-close"
-        print(f"gunicorn (gthread), 2 reloads:\n{name:14} {gunicorn(tmp_path, keep=keep)}")
+
+
+@pytest.mark.skipif("GATEWAY_TEST_SECONDS" not in os.environ, reason="shown in long runs")
+@pytest.mark.parametrize("keep", [True, False], ids=["http-keep", "http-close"])
+def test_show_gunicorn(tmp_path, keep):
+    print(f"gunicorn (gthread), 2 reloads:\n{gunicorn(tmp_path, keep=keep)}")
 
 
 def gunicorn(folder, *, keep: bool) -> Load:

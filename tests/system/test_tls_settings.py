@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from clients import TIMEOUT
-from processes import Load, activated, run, started, wait_for
+from processes import Load, activated, run, run_many, started, wait_for
 from test_settings_of_processes import AS_NOBODY
 from tls_peers import Authority, Https
 
@@ -205,8 +205,8 @@ def test_what_is_wrong_is_said_in_one_line(folder, pair, authority, case):
     shutil.copy(authority.issue("server")[1], folder / "server.key")
     if change is not None:
         change(folder)
-    for check in ([], ["--check-config"])[: 1 + (case != "cgi")]:
-        done = run("app:app", *words, *check, cwd=folder)
+    checks = ([], ["--check-config"])[: 1 + (case != "cgi")]
+    for done in run_many([(["app:app", *words, *check], folder, {}) for check in checks]):
         assert done.returncode == 2, done.stderr
         assert done.stderr.startswith("gateway: ")
         assert done.stderr.count("\n") == 1
