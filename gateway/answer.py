@@ -26,6 +26,8 @@ ABANDONED: Final = 2
 #: Bytes of a body that is not joined with its head.
 _LARGE: Final = 32768
 
+#: Bytes of a piece that is not copied between what frames it.
+_UNCOPIED: Final = 16_384
 
 #: Whether somebody still wants the answer is asked of a request that waited longer
 #: for its turn; seconds.
@@ -172,12 +174,27 @@ class Answer:
         too_long = UNKNOWN != owed < len(piece) and not request.head_only
         if too_long:
             piece = piece[:owed]
+        size = len(piece)
+        if _UNCOPIED <= size <= self.codec.most_framed and not request.head_only:
+            self._send_uncopied(out, piece, size)
+            return too_long
         out += self.codec.body(request, piece)
         if not request.head_only:
-            self.sent += len(piece)
+            self.sent += size
         if out:
             self.clock += self.connection.write(out, wait=True)
         return too_long
+
+    def _send_uncopied(self, out: bytes, piece: bytes, size: int) -> None:
+        """Send a piece of an answer behind ``out``, the head or nothing."""
+        before, behind = self.codec.edges(self.request, size)
+        out += before
+        self.sent += size
+        connection = self.connection
+        if out:
+            self.clock += connection.write(out, piece, behind, wait=True)
+        else:
+            self.clock += connection.write(piece, wait=True)
 
     def _finish(self) -> None:
         """End the answer, or cut it if it is shorter than announced."""

@@ -55,8 +55,10 @@ class Carrier:
     closing: bool
     send_flags: int
 
-    def write(self, data: bytes, rest: bytes = b"", *, wait: bool = False) -> float:
-        """Send; returns for how many seconds that waited.  Raises ClientDisconnected."""
+    def write(
+        self, data: bytes, rest: bytes = b"", tail: bytes = b"", *, wait: bool = False
+    ) -> float:
+        """Send all three; returns for how many seconds that waited.  Raises ClientDisconnected."""
         raise NotImplementedError
 
     def write_file(self, head: bytes, piece: FileRange) -> None:

@@ -85,8 +85,12 @@ class Channel(Carrier):
                 self._drop()
             raise TakesTooLittle
 
-    def write(self, data: bytes, rest: bytes = b"", *, wait: bool = False) -> float:
+    def write(
+        self, data: bytes, rest: bytes = b"", tail: bytes = b"", *, wait: bool = False
+    ) -> float:
         """Send, or queue what the socket does not take now; ``rest`` without a copy of it.
+
+        ``data`` is not empty if anything is, and ``rest`` not if ``tail`` is not.
 
         With ``wait``, for what more follows, waits while more than
         ``response_buffer_size`` bytes are queued and the peer does not lag; returns
@@ -102,25 +106,31 @@ class Channel(Carrier):
                 if output.size:
                     output.append(data)
                     output.append(rest)
+                    output.append(tail)
                     self._flush()
                 else:
                     try:
                         if rest:
-                            sent = self.sock.sendmsg((data, rest))
+                            sent = self.sock.sendmsg((data, rest, tail))
                         else:
                             sent = self.sock.send(data, self.send_flags)
                     except (BlockingIOError, InterruptedError):
                         sent = 0
-                    if sent == len(data) + len(rest):
+                    if sent == len(data) + len(rest) + len(tail):
                         return 0.0
-                    self.pace = None
-                    output = self._queue()
-                    output.append(memoryview(data)[sent:])
-                    output.append(memoryview(rest)[max(0, sent - len(data)) :])
+                    self._queue_unsent((data, rest, tail), sent)
             except OSError as error:
                 self._drop()
                 raise disconnected(error) from None
         return self._queued(wait=wait)
+
+    def _queue_unsent(self, pieces: tuple[bytes, ...], sent: int) -> None:
+        """Queue what the socket did not take, behind nothing.  Raises NotKept."""
+        self.pace = None
+        output = self._queue()
+        for piece in pieces:
+            output.append(memoryview(piece)[sent:])
+            sent = max(0, sent - len(piece))
 
     def write_file(self, head: bytes, piece: FileRange) -> None:
         """Send ``head`` and then a range of a file; the loop sends what is left of it.

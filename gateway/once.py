@@ -288,14 +288,16 @@ class _Connection(Carrier):
         with suppress(OSError):
             os.close(self._target)
 
-    def write(self, data: bytes, rest: bytes = b"", *, wait: bool = False) -> float:
+    def write(
+        self, data: bytes, rest: bytes = b"", tail: bytes = b"", *, wait: bool = False
+    ) -> float:
         """Send all of it; the seconds to excuse are none.  Raises ClientDisconnected."""
         del wait  # there is nobody else to serve
         if self.gone:
             raise ClientDisconnected("the peer is gone")
         self._is_writing = True
         try:
-            for piece in (data, rest):
+            for piece in (data, rest, tail):
                 self._write_all(memoryview(piece))
         except OSError as error:
             self.gone = True

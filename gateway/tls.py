@@ -280,9 +280,13 @@ class TlsConnection(ProxiedConnection):
 
     # Sending
 
-    def write(self, data: bytes, rest: bytes = b"", *, wait: bool = False) -> float:
+    def write(
+        self, data: bytes, rest: bytes = b"", tail: bytes = b"", *, wait: bool = False
+    ) -> float:
         """As for any connection; a large piece is encrypted bit by bit."""
-        if rest:
+        if tail:  # a record and a send of its own would cost more than the copy
+            data = b"".join((data, rest, tail))
+        elif rest:
             self.write(data)
             data = rest
         if not data:

@@ -7,6 +7,7 @@ encodes the head of an answer the way that every known front end reads it.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import ClassVar, Final
 
@@ -117,6 +118,7 @@ class CgiCodec(Codec):
 
     #: Of whom are the heads that ``encode_head`` makes.
     heads_of: ClassVar[str] = "CGI"
+    most_framed: ClassVar[int] = sys.maxsize
 
     def head(self, request: Request, status: str, headers: Headers, length: int) -> bytes:
         """Encode the head (RFC 3875 section 6.3), Status last.
@@ -156,6 +158,12 @@ class CgiCodec(Codec):
         if request.remaining > 0:
             request.remaining -= len(data)
         return data
+
+    def edges(self, request: Request, size: int) -> tuple[bytes, bytes]:
+        """Nothing: pieces are sent as they are."""
+        if request.remaining > 0:
+            request.remaining -= size
+        return b"", b""
 
     def end(self, request: Request) -> bytes:
         """Nothing marks the end but the end of the connection."""

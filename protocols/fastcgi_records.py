@@ -45,8 +45,14 @@ _LONG: Final = Struct(">I")
 
 def record(kind: int, number: int, content: bytes) -> bytes:
     """One record; ``content`` is at most 65535 bytes."""
-    padding = _PADDING[len(content) & 7]
-    return HEADER.pack(1, kind, number, len(content), len(padding)) + content + padding
+    header, padding = record_edges(kind, number, len(content))
+    return header + content + padding
+
+
+def record_edges(kind: int, number: int, size: int) -> tuple[bytes, bytes]:
+    """The header of a record with ``size`` bytes of content, and the padding behind them."""
+    padding = _PADDING[size & 7]
+    return HEADER.pack(1, kind, number, size, len(padding)), padding
 
 
 def stream_records(kind: int, number: int, data: bytes) -> bytes:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from protocols.cgi import CgiCodec, refusal_head
 from protocols.fastcgi_records import (
+    MAX_CONTENT,
     OVERLOADED,
     REQUEST_COMPLETE,
     STDERR,
     STDOUT,
     end_request,
+    record_edges,
     stream_end,
     stream_records,
     whole_answer,
@@ -27,6 +31,8 @@ def refusal_records(number: int, status: str, reason: str) -> bytes:
 class FastCgiReplies(CgiCodec):
     """How answers are framed."""
 
+    most_framed: ClassVar[int] = MAX_CONTENT
+
     def head(self, request: Request, status: str, headers: Headers, length: int) -> bytes:
         """The head in an FCGI_STDOUT record."""
         return stream_records(
@@ -36,6 +42,11 @@ class FastCgiReplies(CgiCodec):
     def body(self, request: Request, data: bytes) -> bytes:
         """The piece in FCGI_STDOUT records."""
         return stream_records(STDOUT, request.stream, super().body(request, data))
+
+    def edges(self, request: Request, size: int) -> tuple[bytes, bytes]:
+        """Header and padding of the one FCGI_STDOUT record that the piece becomes."""
+        super().edges(request, size)
+        return record_edges(STDOUT, request.stream, size)
 
     def end(self, request: Request) -> bytes:
         """The end of FCGI_STDOUT and FCGI_END_REQUEST."""

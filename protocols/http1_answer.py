@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+import sys
+from typing import ClassVar, Final
 
 from protocols.headers import (
     BODYLESS,
@@ -19,6 +20,19 @@ from protocols.http1_head import refusal
 from protocols.model import UNKNOWN, Codec, Headers, Request
 from protocols.native import mypyc_attr
 
+#: First lines of chunks, by size: pieces are often of the same few.
+_CHUNK_LINES: Final[dict[int, bytes]] = {}
+_MOST_CHUNK_LINES: Final = 256
+
+
+def _chunk_line(size: int) -> bytes:
+    line = _CHUNK_LINES.get(size)
+    if line is None:
+        line = b"%x\r\n" % size
+        if len(_CHUNK_LINES) < _MOST_CHUNK_LINES:
+            _CHUNK_LINES[size] = line
+    return line
+
 
 @mypyc_attr(allow_interpreted_subclasses=True)
 class Http1Answers(Codec):
@@ -28,6 +42,7 @@ class Http1Answers(Codec):
     #: 10.2.4).  The codec has no clock: the driver keeps ``date`` fresh.
     date: ClassVar[bytes] = b""
     server: ClassVar[bytes] = b"Server: gateway\r\n"
+    most_framed: ClassVar[int] = sys.maxsize
 
     def head(self, request: Request, status: str, headers: Headers, length: int) -> bytes:
         """Encode status line and fields (RFC 9112 sections 4 and 6; RFC 9110 section 8.6)."""
@@ -90,6 +105,14 @@ class Http1Answers(Codec):
         if request.remaining > 0:
             request.remaining -= len(data)
         return data
+
+    def edges(self, request: Request, size: int) -> tuple[bytes, bytes]:
+        """The line before the data of a chunk and the one behind it, where there are chunks."""
+        if request.chunked:
+            return _chunk_line(size), b"\r\n"
+        if request.remaining > 0:
+            request.remaining -= size
+        return b"", b""
 
     def end(self, request: Request) -> bytes:
         """The last chunk, where there are chunks."""

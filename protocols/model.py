@@ -292,6 +292,8 @@ class Codec:
     starts_with_base: ClassVar[bool] = False
     #: Whether raw body bytes may follow ``head`` unframed when ``remaining`` is known.
     raw_body: ClassVar[bool] = True
+    #: The largest piece that ``edges`` frames; 0: it frames none.
+    most_framed: ClassVar[int] = 0
 
     #: Bytes that ``receive`` has put off.
     rest: bytes = b""
@@ -336,6 +338,14 @@ class Codec:
 
     def body(self, request: Request, data: bytes) -> bytes:
         """Frame a piece of the reply's body; empty for an empty piece."""
+        raise NotImplementedError
+
+    def edges(self, request: Request, size: int) -> tuple[bytes, bytes]:
+        """What stands before and behind a piece of ``size`` bytes, which is not copied.
+
+        As ``body``, for 1 to ``most_framed`` bytes of a reply that has content
+        (not ``head_only``).
+        """
         raise NotImplementedError
 
     def end(self, request: Request) -> bytes:

@@ -761,6 +761,30 @@ def step_by_step(environ, start_response):
         yield b"piece %d;" % number
 
 
+#: Where pieces begin to be sent without a copy, and no longer fit a record of FastCGI.
+PIECE_SIZES = (1, 16_383, 16_384, 16_385, 0, 65_528, 65_529, 65_535, 65_536, 3, 300_000, 20_000)
+
+
+def large_piece(number, size=20_000):
+    return (b"%d;" % number * size)[:size]
+
+
+@page
+def step_by_large(environ, start_response):
+    start_response("200 OK", PLAIN)
+    for number in range(3):
+        if number:
+            wait_at(environ)
+        yield large_piece(number)
+
+
+@page
+def pieces_of_sizes(environ, start_response):
+    start_response("200 OK", PLAIN)
+    for number, size in enumerate(PIECE_SIZES):
+        yield large_piece(number, size)
+
+
 @page
 def step_by_write(environ, start_response):
     write = start_response("200 OK", PLAIN)

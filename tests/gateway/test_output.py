@@ -235,6 +235,36 @@ def test_what_the_socket_does_not_take_waits_for_the_loop(pair):
     assert received == data + b"more"
 
 
+class Stingy:
+    """A socket that takes so many bytes at once and no more until the loop is asked."""
+
+    def __init__(self, sock, takes):
+        self.sock = sock
+        self.takes = takes
+
+    def sendmsg(self, pieces):
+        takes, self.takes = self.takes, 0
+        if not takes:
+            raise BlockingIOError
+        return self.sock.send(b"".join(pieces)[:takes])
+
+
+@pytest.mark.parametrize("takes", [0, 1, 5, 6, 7, 1000, 20_005, 20_006, 20_007, 20_008])
+def test_a_framed_piece_is_cut_anywhere(pair, takes):
+    parts = (b"4e20\r\n", numbered(20_000), b"\r\n")
+    pair[0].setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
+    line = Line(Stingy(pair[0], takes))
+    line.write(*parts)
+    assert line.output.size == 20_008 - takes
+    line.sock = pair[0]
+    line.write(*parts)  # behind what waits, if anything does
+    while line.output.size:
+        line.flush()
+    pair[0].shutdown(socket.SHUT_WR)
+    with pair[1].makefile("rb") as file:
+        assert file.read() == b"".join(parts) * 2
+
+
 def test_a_producer_waits_for_a_slow_reader(pair):
     line = Line(pair[0], response_buffer_size=100_000, body_buffer_size=10_000)
     data = numbered(2_000_000)

@@ -50,7 +50,7 @@ class Wire(Carrier):
     def client_disconnected(self) -> bool:
         return self.gone
 
-    def write(self, data, rest=b"", *, wait=False) -> float:
+    def write(self, data, rest=b"", tail=b"", *, wait=False) -> float:
         self.torn = True  # an exception between here and there leaves it so
         for _ in range(50):
             pass

@@ -11,6 +11,7 @@ from codec_properties import attributes
 import protocols
 from protocols import headers
 from protocols.headers import encode_fields, status_code
+from protocols.http1 import Http1Codec
 from protocols.model import UNKNOWN, Limits, Request
 
 BAD_STATUSES = [
@@ -74,6 +75,29 @@ def test_wire(codec_class, answer):
     assert wire_of(codec, request, answer) == answer.wire
     assert request.ended
     assert request.keep_alive is not answer.closes
+
+
+def test_edges_are_what_the_body_has_around_a_piece(codec_class, protocol):
+    """Once while there is a length, once while there is none."""
+    for length in (UNKNOWN, 1 << 20):
+        codec, request = sample(codec_class, protocol)
+        codec.head(request, "200 OK", [], length)
+        _, twin = sample(codec_class, protocol)
+        codec.head(twin, "200 OK", [], length)
+        for size in (1, 7, 8, 255, 256, 8192, 16_384, 65_528, 65_529, 100_000):
+            if size <= codec.most_framed:
+                before, behind = codec.edges(request, size)
+                assert before + b"x" * size + behind == codec.body(twin, b"x" * size)
+                assert state(request) == state(twin)
+    assert codec.most_framed >= 65_528 or not codec_class.__module__.startswith("protocols.")
+
+
+def test_more_sizes_of_chunks_than_are_kept():
+    codec, request = sample(Http1Codec, "http")
+    request.chunked = True
+    for _ in range(2):
+        for size in range(1, 600):
+            assert codec.edges(request, size) == (b"%x\r\n" % size, b"\r\n")
 
 
 @pytest.mark.parametrize("status", ["200 OK", "204 No Content", "304 Not Modified"])

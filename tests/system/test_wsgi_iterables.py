@@ -4,7 +4,7 @@ from contextlib import suppress
 
 import pytest
 from clients import Gate
-from rules_app import EMPTY_ITERABLES, ITERABLES
+from rules_app import EMPTY_ITERABLES, ITERABLES, PIECE_SIZES, large_piece
 from test_wsgi_heads import follow
 
 
@@ -44,6 +44,35 @@ def test_a_generator_gets_no_content_length(rules, protocol):
     assert answer.get("content-length") is None
     if protocol == "http":
         assert answer.get("transfer-encoding") == "chunked"
+
+
+@pytest.mark.parametrize("receive_buffer", [0, 4096])
+def test_pieces_of_all_sizes_arrive_as_they_were_made(rules, protocol, receive_buffer):
+    """Also where the socket takes a part of one, between head, piece and what frames it."""
+    peer = rules.connect(protocol, receive_buffer=receive_buffer)
+    answer = peer.ask("/pieces-of-sizes")
+    assert answer.whole
+    expected = b"".join(large_piece(number, size) for number, size in enumerate(PIECE_SIZES))
+    assert answer.body == expected
+    follow(rules, peer)
+
+
+def test_large_pieces_arrive_whole_before_the_next_is_made(rules, protocol, name):
+    with Gate(rules.folder / f"{name}.gate") as gate:
+        peer = rules.connect(protocol)
+        peer.start(f"/step-by-large?{name}")
+        answer = peer.head()
+        pieces = peer.pieces(answer)
+        for number in range(3):
+            if number:
+                gate.pass_one()
+            received = b""
+            while len(received) < len(large_piece(number)):
+                received += next(pieces)
+            assert received == large_piece(number)
+        assert list(pieces) == []
+        assert answer.whole
+    follow(rules, peer)
 
 
 @pytest.mark.parametrize("page", ["step-by-step", "step-by-write"])
