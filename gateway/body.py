@@ -51,6 +51,13 @@ NO_BODY: Final = _NoBody()
 #: Pieces of a body that are kept as they came.
 _MOST_PIECES = 64
 
+#: A body of known length gets memory for this many times what is there of it, but none
+#: before so many bytes are: who announces much and sends nothing has nothing.
+_AHEAD = 16
+_EARNEST = 4096
+
+_NO_ROOM: Final = memoryview(b"")
+
 
 class Spool:
     """One body while it arrives.
@@ -58,9 +65,23 @@ class Spool:
     Beyond ``limit`` bytes, or what ``budget`` has in memory, it goes to a file in
     ``folder``.  In memory it stays as the pieces that came, which are joined once; a
     buffer that grows would be copied again and again.  Many small pieces do become one.
+
+    Where the length is known and enough has come, the rest may be put straight where it
+    stays: ``room`` says where, ``fill`` that it is there.
     """
 
-    __slots__ = ("_budget", "_charge", "_file", "_folder", "_joined", "_limit", "_pieces", "size")
+    __slots__ = (
+        "_budget",
+        "_charge",
+        "_file",
+        "_folder",
+        "_joined",
+        "_limit",
+        "_memory",
+        "_pieces",
+        "_view",
+        "size",
+    )
 
     def __init__(self, limit: int, folder: str | None, budget: Budget) -> None:
         self._limit = limit
@@ -69,11 +90,50 @@ class Spool:
         self._charge = Charge(budget.memory)
         self._joined = bytearray()
         self._pieces: list[bytes] = []
+        #: In place of pieces: memory that is filled from outside, and the way to it.
+        self._memory: BytesIO | None = None
+        self._view = _NO_ROOM
         self._file: KeptInFile | None = None
         self.size = 0
 
-    def write(self, data: bytes) -> None:
+    def takes_room(self, length: int) -> bool:
+        """Whether the rest of a body of ``length`` bytes is better put where ``room`` says."""
+        if self._file is None:
+            return length <= self._limit and self.size >= _EARNEST
+        return True
+
+    def room(self, length: int) -> memoryview:
+        """Where the next bytes of a body of ``length`` may be put; ``fill`` takes them."""
+        if self.size >= len(self._view) and not self._grow(length):
+            return self._budget.scratch[: length - self.size]
+        return self._view[self.size :]
+
+    def fill(self, count: int) -> None:
+        """Take what was put there.  Raises OSError as ``write`` does."""
+        if self.size < len(self._view):
+            self.size += count
+        else:
+            self.write(self._budget.scratch[:count])
+
+    def _grow(self, length: int) -> bool:
+        """Have memory for what is to come; False if that does not stay in memory."""
+        if self._file is not None or length > self._limit:
+            return False
+        capacity = length
+        if _AHEAD * self.size < length:  # what is copied again must be little of the whole
+            capacity = min(_AHEAD * self.size, -(-length // _AHEAD))
+        if not self._charge.add(capacity - self.size):
+            return False
+        memory = BytesIO(bytes(capacity))
+        view = memory.getbuffer()
+        view[: self.size] = self._taken()
+        self._memory, self._view = memory, view
+        return True
+
+    def write(self, data: bytes | memoryview) -> None:
         """Append.  Raises OSError if the disk, or its part of the budget, is full."""
+        if self._memory is not None:
+            self._pieces.append(self._taken())
         if self._file is None and not self._fits(len(data)):
             self._file = self._move_to_file()
         if self._file is None:
@@ -85,13 +145,13 @@ class Spool:
     def _fits(self, size: int) -> bool:
         return self.size + size <= self._limit and self._charge.add(size)
 
-    def _append_to_memory(self, data: bytes) -> None:
+    def _append_to_memory(self, data: bytes | memoryview) -> None:
         if len(self._pieces) >= _MOST_PIECES:
             self._joined += b"".join(self._pieces)
             self._pieces.clear()
-        self._pieces.append(data)
+        self._pieces.append(bytes(data))
 
-    def _append_to_file(self, file: KeptInFile, data: bytes) -> None:
+    def _append_to_file(self, file: KeptInFile, data: bytes | memoryview) -> None:
         if not self._charge.add(len(data)):
             raise SpoolFull
         file.write(data)
@@ -108,6 +168,10 @@ class Spool:
 
     def _taken(self) -> bytes:
         """What is in memory, which is then no more in here."""
+        if self._memory is not None:
+            self._view = _NO_ROOM
+            memory, self._memory = self._memory, None
+            return memory.getvalue()[: self.size]
         data = b"".join(self._pieces)
         self._pieces.clear()
         if self._joined:
@@ -126,6 +190,8 @@ class Spool:
         """Drop a body that nobody will read."""
         self._pieces.clear()
         self._joined.clear()
+        self._view = _NO_ROOM
+        self._memory = None
         self._charge.release()
         if self._file is not None:
             with suppress(OSError):  # what is still in the file's buffer finds a full disk
@@ -178,6 +244,18 @@ class Intake:
         else:
             self._body.write(event.data)
         return not event.more
+
+    def takes_room(self) -> bool:
+        """Whether what comes next is better put where ``room`` says; see ``Spool``."""
+        return self._body.takes_room(self.request.length)
+
+    def room(self) -> memoryview:
+        """Where to put the next bytes of a body whose length is known."""
+        return self._body.room(self.request.length)
+
+    def fill(self, count: int) -> None:
+        """Take what was put there.  Raises OSError if the disk is full."""
+        self._body.fill(count)
 
     def finish(self) -> KeptInMemory | KeptInFile:
         """The body; a Filter's data goes into the environ.  Raises OSError if the disk is full."""

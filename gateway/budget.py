@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from gateway.settings import Settings
 
+#: What is read at once of what goes on to a file.
+_SCRATCH = 1 << 18
+
 #: What is kept in memory, beyond its part of it, of what the disk does not take.
 _MOST_UNKEPT = 64 << 20
 
@@ -48,16 +51,24 @@ class Allowance:
 class Budget:
     """The allowances of one worker."""
 
-    __slots__ = ("disk", "memory", "unkept")
+    __slots__ = ("_scratch", "disk", "memory", "unkept")
 
     def __init__(self, memory: int = sys.maxsize, disk: int = sys.maxsize) -> None:
         self.memory = Allowance(memory)
         self.disk = Allowance(disk)
         self.unkept = Allowance(_MOST_UNKEPT)
+        self._scratch: memoryview | None = None
 
     @classmethod
     def of(cls, settings: Settings) -> Budget:
         return cls(settings.worker_buffer_size, settings.worker_spool_size or sys.maxsize)
+
+    @property
+    def scratch(self) -> memoryview:
+        """Memory for bytes on their way to a file; the loop's alone."""
+        if self._scratch is None:
+            self._scratch = memoryview(bytearray(_SCRATCH))
+        return self._scratch
 
     @property
     def is_tight(self) -> bool:

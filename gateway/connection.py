@@ -13,7 +13,7 @@ import socket
 import struct
 from contextlib import suppress
 from time import monotonic
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from gateway.disconnects import ClientDisconnected
 from gateway.linux import has_unread, unsent
@@ -23,6 +23,9 @@ from gateway.scoreboard import Seat
 from gateway.wsgi import Exchange
 from protocols.model import Request
 from protocols.native import mypyc_attr
+
+if TYPE_CHECKING:
+    from gateway.body import Intake
 
 #: How long a closed connection is still read in all, so that no reset overtakes
 #: the answer; seconds.
@@ -69,6 +72,10 @@ class Connection(Receiver):
 
     def readable(self) -> None:
         """Read once and serve what came."""
+        landing = self.landing
+        if landing is not None and not self.linger_until:
+            self._read_into(landing)
+            return
         try:
             data = self.sock.recv(self.read_size)
         except (BlockingIOError, InterruptedError):
@@ -82,6 +89,20 @@ class Connection(Receiver):
             if self.pending and self.slots == 1:
                 self.held += len(data)
             self.receive(data)
+        else:
+            self.end_of_file()
+
+    def _read_into(self, intake: Intake) -> None:
+        """Have the kernel put what came where the body is kept."""
+        try:
+            count = self.sock.recv_into(intake.room())
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:
+            self.lose()
+            return
+        if count:
+            self.landed(intake, count)
         else:
             self.end_of_file()
 

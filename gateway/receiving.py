@@ -13,11 +13,12 @@ from contextlib import suppress
 from io import BytesIO
 from time import monotonic
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from gateway.body import NO_BODY, Intake
 from gateway.channel import Channel
 from gateway.disconnects import ClientDisconnected
+from gateway.linux import has_unread
 from protocols.detect import FIRST_BYTES, by_first_byte, explain
 from protocols.model import UNKNOWN, Abort, Body, Event, Interim, ProtocolError, Request
 from protocols.native import mypyc_attr
@@ -47,6 +48,9 @@ NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
 class Receiver(Channel):
     """The state of one connection, and how bytes change it."""
 
+    #: Whether what is read of the socket is what the codec is given.
+    is_plain: ClassVar[bool] = True
+
     __slots__ = (
         "active",
         "closed",
@@ -57,6 +61,7 @@ class Receiver(Channel):
         "held",
         "intake",
         "interest",
+        "landing",
         "linger_until",
         "lingers",
         "number",
@@ -91,6 +96,8 @@ class Receiver(Channel):
         #: a time: a list, for an idle connection would keep ten times as much in a deque.
         self.pending: list[Request | bytes] = []
         self.intake: dict[int, Intake] = {}
+        #: Of these, the one whose body the socket is read into.
+        self.landing: Intake | None = None
         self.running: dict[int, Request] = {}
         self.active = 0
         #: Bytes that were read since something waits for its turn.
@@ -240,11 +247,38 @@ class Receiver(Channel):
         except OSError as error:
             self._cannot_keep(intake, error)
             return
-        if body is not None:
+        if body is None:
+            if self.is_plain and intake.takes_room() and self.codec.owed():
+                self.landing = intake
+        else:
             del self.intake[event.stream]
             if not self.intake:
                 self.read_size = _READ_SIZE
             self._ready(intake.request, body, intake.size)
+
+    def landed(self, intake: Intake, count: int) -> None:
+        """Take bytes that the kernel has put into a body."""
+        self.since = self.worker.now
+        if self.pending:
+            self.held += count
+        try:
+            intake.fill(count)
+            body = intake.finish() if self.codec.arrived(count) else None
+        except OSError as error:
+            self._cannot_keep(intake, error)
+        else:
+            if body is None and not self.held:
+                return
+            if body is not None:
+                self.landing = None
+                if self.codec.closing and has_unread(self.sock):
+                    self.lingers = True
+                del self.intake[intake.request.stream]
+                self.read_size = _READ_SIZE
+                self._ready(intake.request, body, intake.size)
+        if self.pending:
+            self.pump()
+        self.settle()
 
     def has_room(self) -> bool:
         """Whether to read on while requests wait; under the lock.
@@ -270,6 +304,7 @@ class Receiver(Channel):
         """Answer a request whose body is not whole and will not be waited for."""
         request = intake.request
         self.intake.pop(request.stream, None)
+        self.landing = None
         intake.close()
         request.keep_alive = False
         headers = [("Content-Type", "text/plain")]
@@ -340,6 +375,7 @@ class Receiver(Channel):
         for intake in self.intake.values():
             intake.close()
         self.intake.clear()
+        self.landing = None
 
     def drop_pending(self) -> None:
         """Let go of requests that will not run, and of the files that they have."""

@@ -15,7 +15,7 @@ import socket
 import ssl
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from gateway.certificates import reason_of, variables
 from gateway.disconnects import ClientDisconnected, TakesTooLittle, disconnected
@@ -173,6 +173,8 @@ class TlsConnection(ProxiedConnection):
     """A connection of a bind that speaks TLS; a PROXY protocol header may come before it."""
 
     __slots__ = ("beginning", "said_goodbye", "tls", "unheard")
+
+    is_plain: ClassVar[bool] = False
 
     output: SealedOutput
 

@@ -396,6 +396,21 @@ class Http1Codec(Http1Answers):
 
     # Bodies
 
+    def owed(self) -> int:
+        """What is missing of a body with Content-Length."""
+        request = self._request
+        return 0 if request is None or self._state != _SIZED else request.length - self._received
+
+    def arrived(self, count: int) -> bool:
+        """The body is whole with the last of Content-Length bytes."""
+        request = self._request
+        assert request is not None
+        self._received += count
+        if self._received < request.length:
+            return False
+        self._go_on(request)
+        return True
+
     def _receive_sized(self, data: bytes, position: int, events: list[Event]) -> int:
         request = self._request
         assert request is not None
@@ -442,6 +457,10 @@ class Http1Codec(Http1Answers):
 
     def _finish(self, request: Request, events: list[Event]) -> None:
         self._deliver(events, more=False)
+        self._go_on(request)
+
+    def _go_on(self, request: Request) -> None:
+        """Read what follows a body that is whole."""
         self._request = None
         if request.keep_alive:
             self._state = _HEAD

@@ -316,6 +316,18 @@ class Codec:
         """
         raise NotImplementedError
 
+    def owed(self) -> int:
+        """How many bytes of a body come next, as they are and before anything else; 0: unknown.
+
+        The driver may have so many put straight where the body is kept, and say so
+        with ``arrived``; ``receive`` sees none of them.
+        """
+        return 0
+
+    def arrived(self, count: int) -> bool:
+        """``count`` of the bytes that were owed are here; True if the body is whole."""
+        raise NotImplementedError
+
     def receive_eof(self) -> list[Event]:
         """The peer sends no more.  Raises ProtocolError if that cuts a request off."""
         raise NotImplementedError

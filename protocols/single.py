@@ -70,6 +70,19 @@ class SingleRequestCodec(CgiCodec):
             return [Body(0, piece, self._state == _BODY)]
         return []
 
+    def owed(self) -> int:
+        """What is missing of CONTENT_LENGTH bytes."""
+        request = self._request
+        return 0 if request is None or self._state != _BODY else request.length - self._received
+
+    def arrived(self, count: int) -> bool:
+        """The body is whole with the last of CONTENT_LENGTH bytes."""
+        self._received += count
+        if self.owed():
+            return False
+        self._finish()
+        return True
+
     def receive_eof(self) -> list[Event]:
         """Raise ProtocolError if the peer left in the middle; a bare connect is silent."""
         state, self._state = self._state, _DONE

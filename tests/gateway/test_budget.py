@@ -101,6 +101,112 @@ def test_what_is_forgotten_is_given_back(budget, tmp_path):
     assert on_disk(tmp_path) == 0
 
 
+def land(spool, length, data, most=10**6):
+    """Have ``data`` come past ``write``, as from a socket; return the widest room for it."""
+    widest = 0
+    while data:
+        room = spool.room(length)
+        widest = max(widest, len(room))
+        count = min(len(room), len(data), most)
+        room[:count] = data[:count]
+        room.release()
+        spool.fill(count)
+        data = data[count:]
+    return widest
+
+
+@pytest.mark.parametrize("most", [1, 700, 10**6])
+def test_a_body_of_known_length_is_read_where_it_stays(tmp_path, most):
+    budget = Budget(memory=100_000, disk=0)
+    body = numbered(90_000)
+    spool = Spool(90_000, str(tmp_path), budget)
+    spool.write(body[:4095])
+    assert not spool.takes_room(90_000)
+    spool.write(body[4095:4096])
+    assert spool.takes_room(90_000)
+    land(spool, 90_000, body[4096:], most)
+    assert budget.memory.left == 10_000
+    file = spool.finish()
+    assert file.read() is file.getvalue()  # not a copy
+    assert (file.getvalue(), spool.size) == (body, 90_000)
+    file.close()
+    assert is_whole(budget)
+
+
+def test_who_announces_much_has_no_more_than_a_multiple_of_what_it_sends(tmp_path):
+    budget = Budget(memory=1 << 40, disk=0)
+    length = 1 << 30
+    spool = Spool(length, str(tmp_path), budget)
+    spool.write(bytes(4095))
+    assert not spool.takes_room(length)
+    spool.write(bytes(1))
+    assert len(spool.room(length)) == 15 * 4096
+    assert budget.memory.size - budget.memory.left == 16 * 4096
+    assert land(spool, length, bytes(15 * 4096)) == 15 * 4096
+    assert budget.memory.size - budget.memory.left == 16 * 4096
+    assert len(spool.room(length)) == 15 * 16 * 4096
+    spool.close()
+    assert is_whole(budget)
+
+
+def test_a_body_of_known_length_that_has_no_room_in_memory_goes_to_a_file(tmp_path):
+    """At the start, and when others have taken what it needs to go on."""
+    body = numbered(200_000)
+    for taken, kept in ((90_000, 4096), (20_000, 12_500)):
+        budget = Budget(memory=100_000, disk=1 << 20)
+        spool = Spool(200_000, str(tmp_path), budget)
+        assert budget.memory.take(taken)
+        spool.write(body[:4096])
+        land(spool, 200_000, body[4096:kept])
+        assert budget.memory.left == 100_000 - taken - kept
+        land(spool, 200_000, body[kept:])
+        assert (budget.memory.left, budget.disk.left) == (100_000 - taken, (1 << 20) - 200_000)
+        file = spool.finish()
+        assert file.read() == body
+        file.close()
+        budget.memory.give_back(taken)
+        assert is_whole(budget)
+
+
+def test_memory_that_others_give_back_meanwhile_is_used(tmp_path):
+    body = numbered(80_000)
+    budget = Budget(memory=100_000, disk=0)
+    spool = Spool(80_000, str(tmp_path), budget)
+    assert budget.memory.take(90_000)
+    spool.write(body[:4096])
+    land(spool, 80_000, body[4096:5000], most=100)
+    budget.memory.give_back(90_000)
+    land(spool, 80_000, body[5000:70_000], most=9000)
+    spool.write(body[70_000:])  # as it may come too
+    assert spool.finish().read() == body
+
+
+def test_a_body_that_is_longer_than_memory_may_have_is_read_on_its_way_to_the_file(tmp_path):
+    budget = Budget(memory=100_000, disk=1 << 20)
+    body = numbered(900_000)
+    spool = Spool(10_000, str(tmp_path), budget)
+    spool.write(body[:10_000])
+    assert not spool.takes_room(len(body))
+    spool.write(body[10_000:10_001])
+    assert spool.takes_room(len(body))
+    assert land(spool, len(body), body[10_001:-1]) <= 1 << 18
+    assert len(spool.room(len(body))) == 1
+    land(spool, len(body), body[-1:])
+    assert budget.memory.left == 100_000
+    assert spool.finish().read() == body
+    spool.close()
+    assert is_whole(budget)
+
+
+def test_a_body_that_is_given_up_gives_its_memory_back(tmp_path):
+    budget = Budget(memory=100_000, disk=0)
+    spool = Spool(90_000, str(tmp_path), budget)
+    spool.write(bytes(5000))
+    assert len(spool.room(80_000)) == 75_000
+    spool.close()
+    assert is_whole(budget)
+
+
 # Answers
 
 

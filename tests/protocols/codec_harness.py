@@ -112,10 +112,14 @@ class Reply:
 
 
 class Feed:
-    """One codec and what came out of it so far."""
+    """One codec and what came out of it so far.
 
-    def __init__(self, codec: Codec) -> None:
+    With ``past``, bytes of bodies go past the codec wherever it says that they may.
+    """
+
+    def __init__(self, codec: Codec, *, past: bool = False) -> None:
         self.codec = codec
+        self.past = past
         self.outcome = Outcome()
         self.requests: list[Request] = []
         self._open: dict[int, Seen] = {}
@@ -124,7 +128,7 @@ class Feed:
         """Feed pieces and answer what is complete; False once the codec refused."""
         for piece in pieces:
             try:
-                for events in received(self.codec, piece):
+                for events in received(self.codec, piece, past=self.past):
                     self._take(events)
             except ProtocolError as error:
                 self.outcome.refused, self.outcome.reply = error.reason or "?", error.reply
@@ -192,9 +196,14 @@ class Feed:
                 value.encode("latin-1")
 
 
-def received(codec: Codec, data: bytes) -> Iterator[list[Event]]:
+def received(codec: Codec, data: bytes, *, past: bool = False) -> Iterator[list[Event]]:
     """What ``codec`` makes of ``data``, and of what it puts off.  Raises ProtocolError."""
     while data:
+        count = min(codec.owed(), len(data)) if past else 0
+        if count:
+            piece, data = data[:count], data[count:]
+            yield [Body(0, piece, not codec.arrived(count))]
+            continue
         yield codec.receive(data)
         put_off, codec.rest = codec.rest, b""
         assert data.endswith(put_off)
@@ -208,9 +217,15 @@ def unmarked(codec: Codec, environ: dict[str, str]) -> dict[str, str]:
     return {name: value for name, value in environ.items() if name != CLAIMS}
 
 
-def run(codec_class: type[Codec], sends: Iterable[Iterable[bytes]], **limits: Any) -> Outcome:
-    """What comes out if each of ``sends`` arrives in the pieces given."""
-    feed = Feed(codec_class(Limits(**limits)))
+def run(
+    codec_class: type[Codec],
+    sends: Iterable[Iterable[bytes]],
+    *,
+    past: bool = False,
+    **limits: Any,
+) -> Outcome:
+    """What comes out if each of ``sends`` arrives in the pieces given; see ``Feed``."""
+    feed = Feed(codec_class(Limits(**limits)), past=past)
     for pieces in sends:
         if not feed.send(pieces):
             break

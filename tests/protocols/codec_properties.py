@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 import zlib
 from collections.abc import Iterable, Sequence
-from itertools import pairwise
+from itertools import pairwise, product
 from typing import Any
 
 from codec_harness import Feed, Outcome, received, run, single_bytes, whole
@@ -82,11 +82,14 @@ def cut(part: bytes, cuts: Iterable[int]) -> list[bytes]:
 def check_cuts(
     codec_class: type[Codec], parts: Sequence[bytes], *ways: Sequence[Sequence[bytes]], **limits
 ) -> None:
-    """Only ProtocolError escapes, and each of ``ways`` to cut the parts changes nothing."""
+    """Only ProtocolError escapes, and each of ``ways`` to cut the parts changes nothing.
+
+    Nor does it change anything that bodies go past the codec.
+    """
     limits = LIMITS | limits
     expected = run(codec_class, whole(parts), **limits)
-    for sends in (*ways, single_bytes(parts)):
-        outcome = run(codec_class, sends, **limits)
+    for past, sends in product((False, True), (*ways, single_bytes(parts))):
+        outcome = run(codec_class, sends, past=past, **limits)
         assert essence(outcome) == essence(expected)
         assert outcome.outbox == expected.outbox or expected.refused
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
 from codec_harness import (
     Case,
     Outcome,
@@ -55,7 +56,9 @@ def test_two_way_splits(codec_class, case):
         assert comparable(case, outcome) == expected, f"cut at {at}"
 
 
-def test_byte_by_byte(codec_class, case):
+@pytest.mark.parametrize("past", [False, True], ids=["", "past"])
+def test_byte_by_byte(codec_class, case, past):
+    """Also with bodies that go past the codec."""
     expected = comparable(case, run(codec_class, whole(case.parts), **case.limits))
-    outcome = run(codec_class, single_bytes(case.parts), **case.limits)
+    outcome = run(codec_class, single_bytes(case.parts), past=past, **case.limits)
     assert comparable(case, outcome) == expected

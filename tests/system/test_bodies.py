@@ -73,6 +73,75 @@ def test_a_body_at_the_limit_is_served(small_limit, protocol):
     assert small_limit.ask(protocol, "/echo", method="POST", body=body).body == body
 
 
+# Bodies that the kernel puts where they stay
+
+
+SIZES = (4095, 4096, 16_384, 65_536, 65_537, 300_000, (1 << 20) - 1, 1 << 20, (1 << 20) + 1)
+
+
+@pytest.mark.parametrize("piece", [1000, 10_000, 1 << 22])
+def test_bodies_of_every_size_arrive_as_they_were_sent(rules, protocol, piece):
+    """What comes with the head, after it, in many small reads, as one large one."""
+    for size in SIZES:
+        body = numbered(size)
+        peer = rules.connect(protocol)
+        whole = memoryview(peer.encode("/digests?1", method="POST", body=body))
+        for at in range(0, len(whole), piece):
+            peer.send(whole[at : at + piece])
+        assert peer.answer().body == digest_of(1, body)
+
+
+def digest_of(number, body):
+    return f"{number} {hashlib.sha256(body * 20).hexdigest()[:8]}".encode()
+
+
+@pytest.mark.parametrize("most", [20_000, 65_536, 1 << 22])
+def test_the_next_request_is_not_read_into_a_body(rules, most):
+    """Requests of which each begins where the body before it ends, cut anywhere."""
+    requests, expected = [], []
+    for number, size in enumerate((*SIZES, 100_000, 100_000)):
+        body = numbered(size)
+        requests.append(Http.encode(f"/digests?{number}", method="POST", body=body))
+        expected.append(digest_of(number, body))
+    asked = memoryview(b"".join(requests))
+    peer = rules.connect("http")
+    sender = Thread(
+        target=lambda: [peer.send(asked[at : at + most]) for at in range(0, len(asked), most)]
+    )
+    sender.start()
+    assert [peer.answer().body for _ in requests] == expected
+    sender.join()
+    follow(rules, peer)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("protocol", SINGLE)
+def test_what_follows_the_body_of_an_only_request_does_not_cut_its_answer(rules, protocol, kind):
+    body = numbered(50_000)
+    peer = rules.connect(protocol, kind)
+    whole = peer.encode("/echo", method="POST", body=body)
+    peer.send(whole[:-1000])
+    assert rules.ask("http", "/pid").status == 200
+    peer.send(whole[-1000:] + b"x" * 1000)
+    answer = peer.answer()
+    assert (answer.body, answer.whole) == (body, True)
+    peer.finish()
+    assert peer.rest() == b""
+    assert peer.ended == "end of file"
+
+
+def test_who_announces_much_and_sends_little_takes_little(serve):
+    """Not the memory of others: what they send stays in memory."""
+    server = serve(RULES, "--worker-buffer-size", "1000000", "--body-buffer-size", "900000")
+    liars = [server.connect("http") for _ in range(20)]
+    for liar in liars:
+        liar.send(liar.encode("/spooled", method="POST", body=bytes(900_000))[:-899_000])
+    body = numbered(900_000)
+    report = json.loads(server.ask("http", "/spooled", method="POST", body=body).body)
+    assert report["where"] == "memory"
+    assert report["digest"] == hashlib.sha256(body).hexdigest()
+
+
 # Clients that leave
 
 
