@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from gateway.disconnects import TakesTooLittle
 from gateway.linux import unsent
+from gateway.output import NOTHING_WAITS
 from gateway.poller import READ
 
 if TYPE_CHECKING:
@@ -30,6 +31,28 @@ _HURRY_KEPT = 5.0
 
 #: One connection in so many is parted with at once.
 _PART = 16
+
+
+def due(worker: Worker, now: float) -> list[Connection]:
+    """The connections at which anything may be due; in a worker that retires, all of them.
+
+    Those that nobody has waited on for long are most, and are only looked at.
+    """
+    connections: dict[int, Connection] = worker.connections
+    if worker.retiring:
+        return list(connections.values())
+    settings = worker.settings
+    kept_since: float = now - min(settings.keepalive, settings.fastcgi_keepalive)
+    begun_since: float = now - settings.client_header_timeout
+    nothing = NOTHING_WAITS
+    return [
+        connection
+        for connection in connections.values()
+        if connection.since < (begun_since if connection.partial else kept_since)
+        or connection.linger_until
+        or connection.intake
+        or (connection.output is not nothing and connection.output.size)
+    ]
 
 
 def sweep(connection: Connection, now: float, *, hurry: bool) -> None:

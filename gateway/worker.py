@@ -17,6 +17,7 @@ import traceback
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from itertools import count
 from mmap import PAGESIZE, mmap
 from queue import SimpleQueue
@@ -29,7 +30,7 @@ from gateway.acceptor import Acceptor
 from gateway.accesslog import AccessLog
 from gateway.budget import Budget
 from gateway.connection import Connection
-from gateway.deadlines import sweep
+from gateway.deadlines import due, sweep
 from gateway.errorlog import Sparing, renew, show_crashes
 from gateway.handover import Handover
 from gateway.hooks import NO_HOOKS, Hooks, ServerView, WorkerView
@@ -321,11 +322,8 @@ class Worker:
         hurry = self.budget.is_tight or self.acceptor.is_full
         if self.pool is not None:
             self.pool.refuse_overdue(now)
-        for connection in list(self.connections.values()):
-            try:  # as ``guarded``; with thousands of connections its calls are half of this
-                sweep(connection, now, hurry=hurry)
-            except Exception:  # noqa: BLE001 - logged there
-                self._fault(connection)
+        for connection in due(self, now):
+            self.guarded(connection, partial(sweep, connection, now, hurry=hurry))
 
     def _handle(self, events: list[tuple[int, int]]) -> None:
         connections = self.connections
