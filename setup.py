@@ -16,6 +16,7 @@ protocols/headers.py
 protocols/http1_head.py
 protocols/http1_memory.py
 protocols/http1_answer.py
+protocols/http1_bodies.py
 protocols/http1.py
 protocols/cgi.py
 protocols/single.py

@@ -16,7 +16,7 @@ from typing import ClassVar, Final
 import httptools
 
 from protocols.headers import TOKEN
-from protocols.http1_answer import Http1Answers
+from protocols.http1_bodies import CHUNKED, DONE, END_OF_HEAD, HEAD, SIZED, Http1Bodies
 from protocols.http1_head import (
     HOST,
     LENGTH,
@@ -39,8 +39,6 @@ from protocols.http1_head import (
 from protocols.http1_memory import LARGEST_HEAD, Memory, is_plain
 from protocols.model import (
     CLAIMS,
-    UNKNOWN,
-    Body,
     Event,
     Interim,
     Limits,
@@ -49,23 +47,12 @@ from protocols.model import (
 )
 from protocols.native import mypyc_attr
 
-_END_OF_HEAD: Final = b"\r\n\r\n"
 #: A head starts with none of the bytes up to the space; empty lines may come before it.
 _FIRST_BYTES: Final = 32
-
-#: What is being read.
-_HEAD: Final = 0
-_SIZED: Final = 1
-_CHUNKED: Final = 2
-_DONE: Final = 3
 
 #: Requests that one call makes of what arrived; the rest is decoded when these have had
 #: their turn, for a head of 25 bytes becomes 750 bytes of objects.
 _MOST_AT_ONCE: Final = 32
-
-#: Bytes of framing that each byte of a chunked body may come with; chunks of one byte
-#: have 5.
-_FRAMING: Final = 32
 
 #: Where fields go while no head is parsed; none do.
 _NO_FIELDS: Final[dict[str, str]] = {}
@@ -76,7 +63,7 @@ _UPGRADE_FIELD: Final = re.compile(rb"(?im)^upgrade(?=:)")
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)
-class Http1Codec(Http1Answers):
+class Http1Codec(Http1Bodies):
     """HTTP/1.0 and HTTP/1.1, keep-alive and pipelining."""
 
     origin: ClassVar[bool] = True
@@ -85,24 +72,13 @@ class Http1Codec(Http1Answers):
 
     def __init__(self, limits: Limits) -> None:
         super().__init__(limits)
-        self._state = _HEAD
         self._buffer = bytearray()
         self._searched = 0
         self._line = -1
-        #: None while no message is parsed: a connection whose heads are all remembered
-        #: needs none.
-        self._parser: httptools.HttpRequestParser | None = None
         self._environ = _NO_FIELDS
         self._trim = False
         self._host: str | None = ""
         self._repeated_host = False
-        self._request: Request | None = None
-        self._body: list[bytes] = []
-        self._received = 0
-        self._framing = 0
-        self._tail = b""
-        self._complete = False
-        self._keep_alive = True
         if limits.memory is None:
             limits.memory = Memory()
         self._memory: Memory = limits.memory
@@ -113,19 +89,19 @@ class Http1Codec(Http1Answers):
 
     def receive(self, data: bytes) -> list[Event]:
         """Return the requests and body pieces in ``data`` (RFC 9112 section 2)."""
-        at_start = self._state == _HEAD and not self._buffer
+        at_start = self._state == HEAD and not self._buffer
         if at_start and len(data) <= LARGEST_HEAD:
             known = self._memory.heads.get(data)
             if known is not None:
                 return [Request(0, known.copy())]
         events: list[Event] = []
         try:
-            if at_start and data.find(_END_OF_HEAD) + 4 == len(data) > 4 and data[0] > _FIRST_BYTES:
+            if at_start and data.find(END_OF_HEAD) + 4 == len(data) > 4 and data[0] > _FIRST_BYTES:
                 self._message(data, events)  # one head and nothing else, as most of the time
             else:
                 self._receive_all(data, events)
         except ProtocolError as error:
-            self._state = _DONE
+            self._state = DONE
             self.closing = True
             self._deliver(events)
             error.events = events
@@ -138,31 +114,31 @@ class Http1Codec(Http1Answers):
     def _receive_all(self, data: bytes, events: list[Event]) -> None:
         position = 0
         while position < len(data):
-            if self._state == _HEAD:
+            if self._state == HEAD:
                 if len(events) >= _MOST_AT_ONCE:
                     self.rest = data[position:]
                     break
                 position = self._receive_head(data, position, events)
-            elif self._state == _SIZED:
+            elif self._state == SIZED:
                 position = self._receive_sized(data, position, events)
-            elif self._state == _CHUNKED:
+            elif self._state == CHUNKED:
                 position = self._receive_chunked(data, position, events)
             else:
                 break
 
     def receive_eof(self) -> list[Event]:
         """Raise ProtocolError if the peer left in the middle of a message."""
-        state, self._state = self._state, _DONE
+        state, self._state = self._state, DONE
         self.closing = True
-        if state in (_SIZED, _CHUNKED):
+        if state in (SIZED, CHUNKED):
             raise ProtocolError("the client left in the middle of a request body")
-        if state == _HEAD and self._buffer:
+        if state == HEAD and self._buffer:
             raise ProtocolError("the client left in the middle of a request head")
         return []
 
     def close(self) -> None:
         """The parser holds callbacks into this codec."""
-        self._state = _DONE
+        self._state = DONE
         self._parser = None
 
     def _receive_head(self, data: bytes, position: int, events: list[Event]) -> int:
@@ -170,7 +146,7 @@ class Http1Codec(Http1Answers):
         if not buffer:
             if data[position] in b"\r\n":  # empty lines before a request: RFC 9112 section 2.2
                 return self._skip_empty_line(data, position)
-            end = data.find(_END_OF_HEAD, position) + 4
+            end = data.find(END_OF_HEAD, position) + 4
             if end != 3:
                 head = data if end == len(data) and position == 0 else data[position:end]
                 self._message(head, events)
@@ -181,7 +157,7 @@ class Http1Codec(Http1Answers):
             buffer.clear()
             return position + 1
         buffer += data[position:]
-        end = buffer.find(_END_OF_HEAD, max(0, self._searched - 3)) + 4
+        end = buffer.find(END_OF_HEAD, max(0, self._searched - 3)) + 4
         if end == 3:
             self._line = check_partial(buffer, self._searched, self._line, self.limits)
             self._searched = len(buffer)
@@ -245,7 +221,7 @@ class Http1Codec(Http1Answers):
         if request.more:
             self._request = request
         elif not request.keep_alive:
-            self._state = _DONE
+            self._state = DONE
             self.closing = True
 
     def _start(self, line: bytes) -> dict[str, str]:
@@ -320,7 +296,7 @@ class Http1Codec(Http1Answers):
 
         Trailers come here too and are dropped (RFC 9110 section 6.5.1).
         """
-        if self._state == _CHUNKED:
+        if self._state == CHUNKED:
             return
         variable = NAMES.get(name)
         if variable is None:
@@ -347,45 +323,6 @@ class Http1Codec(Http1Answers):
             self._environ[CLAIMS] = ""
         return variable
 
-    def on_body(self, data: bytes) -> None:
-        """Take a piece of a body, without its framing."""
-        self._received += len(data)
-        self._body.append(data)
-
-    def on_message_complete(self) -> None:
-        """The parser saw the end of the message."""
-        assert self._parser is not None
-        self._complete = True
-        self._keep_alive = self._parser.should_keep_alive()
-
-    def _parser_keeps_alive(self) -> bool:
-        """What the head said of the connection, which a message that is complete has settled."""
-        if self._complete:
-            return self._keep_alive
-        assert self._parser is not None
-        return self._parser.should_keep_alive()
-
-    def _start_chunked(self, request: Request, coding: str) -> None:
-        check_coding(coding, request.environ["SERVER_PROTOCOL"])
-        request.length = UNKNOWN
-        request.more = True
-        self._received = self._framing = 0
-        self._tail = b""
-        self._state = _CHUNKED
-
-    def _start_sized(self, request: Request, environ: dict[str, str]) -> None:
-        # Zeros are trimmed because int() takes no text of any length.
-        request.length = length = int(environ[LENGTH].lstrip("0") or "0")
-        environ[LENGTH] = str(length)
-        if self.limits.request_body and length > self.limits.request_body:
-            raise refusal(413, "the request body is too large")
-        if length:
-            request.more = True
-            self._received = 0
-            self._state = _SIZED
-            if not self._complete:  # the parser waits for the body, which needs no parsing
-                self._parser = None
-
     def _answer_expectation(self, expect: str, request: Request, events: list[Event]) -> None:
         """RFC 9110 section 10.1.1."""
         if request.http10:
@@ -393,96 +330,3 @@ class Http1Codec(Http1Answers):
         check_expectation(expect)
         if request.more and expect:
             events.append(Interim(0, b"HTTP/1.1 100 Continue\r\n\r\n"))
-
-    # Bodies
-
-    def owed(self) -> int:
-        """What is missing of a body with Content-Length."""
-        request = self._request
-        return 0 if request is None or self._state != _SIZED else request.length - self._received
-
-    def arrived(self, count: int) -> bool:
-        """The body is whole with the last of Content-Length bytes."""
-        request = self._request
-        assert request is not None
-        self._received += count
-        if self._received < request.length:
-            return False
-        self._go_on(request)
-        return True
-
-    def _receive_sized(self, data: bytes, position: int, events: list[Event]) -> int:
-        request = self._request
-        assert request is not None
-        end = min(len(data), position + request.length - self._received)
-        self._body.append(data[position:end])
-        self._received += end - position
-        if self._received == request.length:
-            self._finish(request, events)
-        return end
-
-    def _receive_chunked(self, data: bytes, position: int, events: list[Event]) -> int:
-        """Feed up to the next empty line: no chunked message ends anywhere else."""
-        request = self._request
-        assert request is not None
-        tail = self._tail
-        end = data.find(_END_OF_HEAD, position) + 4
-        if end == 3:
-            end = len(data)
-        if tail:
-            across = (tail + data[position : position + 3]).find(_END_OF_HEAD) + 4
-            if across != 3:
-                end = position + across - len(tail)
-        piece = data[position:end]
-        self._tail = (tail + piece)[-3:] if len(piece) < 3 else piece[-3:]
-        received = self._received
-        self._feed_body(piece)
-        excess = self._received - self.limits.request_body
-        if self.limits.request_body and excess > 0:
-            self._body = [b"".join(self._body)[:-excess]]
-            raise refusal(413, "the request body is too large")
-        self._framing += len(piece) - (self._received - received)
-        if self._framing > self.limits.request_header_total + _FRAMING * self._received:
-            raise refusal(431, "chunk extensions or trailers are too large")
-        if self._complete:
-            self._finish(request, events)
-        return end
-
-    def _feed_body(self, piece: bytes) -> None:
-        assert self._parser is not None
-        try:
-            self._parser.feed_data(piece)
-        except httptools.HttpParserError as error:
-            raise refusal(400, f"malformed HTTP body: {error}") from None
-
-    def _finish(self, request: Request, events: list[Event]) -> None:
-        self._deliver(events, more=False)
-        self._go_on(request)
-
-    def _go_on(self, request: Request) -> None:
-        """Read what follows a body that is whole."""
-        self._request = None
-        if request.keep_alive:
-            self._state = _HEAD
-            if not self._keep_alive:
-                # A trailer said "Connection: close", which only a head can say: this
-                # parser would refuse the next request.
-                self._parser = None
-        else:
-            self._state = _DONE
-            self.closing = True
-
-    def _deliver(self, events: list[Event], *, more: bool = True) -> None:
-        """Hand over what was gathered: with its request if that is new, else by itself."""
-        request = self._request
-        if request is None or (more and not self._body):
-            return
-        data = b"".join(self._body)
-        self._body.clear()
-        if more and not data:
-            return
-        if events and events[-1] is request:
-            request.body = data
-            request.more = more
-        else:
-            events.append(Body(0, data, more))
