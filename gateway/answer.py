@@ -116,7 +116,7 @@ class Answer:
                 self._too_long()
             self._finish()
             return
-        if len(data) >= _LARGE and self.codec.raw_body and not request.head_only:
+        if len(data) >= _LARGE and self.codec.most_framed and not request.head_only:
             self._send_large(status, data)
             return
         reply = self.codec.reply(request, status, self.headers, data)
@@ -128,13 +128,25 @@ class Answer:
 
     def _send_large(self, status: str, data: bytes) -> None:
         """A body that is too large to be copied behind its head."""
-        request = self.request
-        head = self.codec.head(request, status, self.headers, len(data))
+        request, codec = self.request, self.codec
+        head = codec.head(request, status, self.headers, len(data))
         self.started = True
-        body = self.codec.body(request, data)  # nothing for a 304, say
-        self.sent = len(body)
-        self.codec.end(request)
-        self.connection.write(head, body)
+        if request.head_only:  # a 304, say
+            self.connection.write(head + codec.end(request))
+            return
+        self.sent = len(data)
+        if len(data) <= codec.most_framed:
+            before, behind = codec.edges(request, len(data))
+            self.connection.write(head + before, data, behind + codec.end(request))
+            return
+        parts: list[Any] = [head]
+        view = memoryview(data)
+        for start in range(0, len(data), codec.most_framed):
+            piece = view[start : start + codec.most_framed]
+            before, behind = codec.edges(request, len(piece))
+            parts += (before, piece, behind)
+        parts.append(codec.end(request))
+        self.connection.write_parts(parts)
 
     def _send_file(self, wrapper: FileWrapper) -> bool:
         """Let the loop send the file; False if it has to be iterated."""

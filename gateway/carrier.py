@@ -61,6 +61,10 @@ class Carrier:
         """Send all three; returns for how many seconds that waited.  Raises ClientDisconnected."""
         raise NotImplementedError
 
+    def write_parts(self, parts: list[Any]) -> None:
+        """Send what is bytes and views of bytes.  Raises ClientDisconnected."""
+        self.write(b"".join(parts))
+
     def write_file(self, head: bytes, piece: FileRange) -> None:
         """Send ``head`` and a range of a file after it.  Raises ClientDisconnected."""
         raise NotImplementedError

@@ -10,7 +10,7 @@ import select
 import socket
 from threading import Lock
 from time import monotonic
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from gateway.carrier import Carrier
 from gateway.disconnects import ClientDisconnected, TakesTooLittle, disconnected
@@ -35,6 +35,9 @@ _LOOK: Final = 0.25
 _PATIENCE: Final = 1.0
 _DECENT: Final = 1 << 16
 _DECENT_PERIOD: Final = 5.0
+
+#: sendmsg(2) takes no more at once (IOV_MAX).
+_MOST_PARTS: Final = 1024
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)
@@ -123,6 +126,30 @@ class Channel(Carrier):
                 self._drop()
                 raise disconnected(error) from None
         return self._queued(wait=wait)
+
+    def write_parts(self, parts: list[Any]) -> None:
+        """As ``write``; what the socket takes now is not copied."""
+        with self.lock:
+            if self.gone:
+                raise ClientDisconnected("the peer is gone")
+            try:
+                sent = 0 if self.output.size else self._send_parts(parts[:_MOST_PARTS])
+                rest = _unsent_of(parts, sent)
+                if not rest:
+                    return
+                if not self.output.size:
+                    self.pace = None
+                self._queue().append(rest)
+            except OSError as error:
+                self._drop()
+                raise disconnected(error) from None
+        self._queued()
+
+    def _send_parts(self, parts: list[Any]) -> int:
+        try:
+            return self.sock.sendmsg(parts)
+        except (BlockingIOError, InterruptedError):
+            return 0
 
     def _queue_unsent(self, pieces: tuple[bytes, ...], sent: int) -> None:
         """Queue what the socket did not take, behind nothing.  Raises NotKept."""
@@ -276,3 +303,12 @@ class Channel(Carrier):
         return pace.rests(now) > _PATIENCE or (
             not self.output.may_grow() and pace.is_below(now, _DECENT, _DECENT_PERIOD)
         )
+
+
+def _unsent_of(parts: list[Any], sent: int) -> bytes:
+    """What is left of ``parts`` when ``sent`` bytes of them are gone."""
+    for at, part in enumerate(parts):
+        if sent < len(part):
+            return b"".join((memoryview(part)[sent:], *parts[at + 1 :]))
+        sent -= len(part)
+    return b""

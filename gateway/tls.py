@@ -307,6 +307,10 @@ class TlsConnection(ProxiedConnection):
                 raise disconnected(error) from None
         return self._queued(wait=wait)
 
+    def write_parts(self, parts: list[Any]) -> None:
+        """All of it is copied when it is encrypted."""
+        self.write(b"".join(parts))
+
     def _send_at_once(self, records: bytes) -> bool:
         """Send while nothing waits; False if a part waits now.  Under the lock."""
         try:

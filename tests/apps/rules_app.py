@@ -779,6 +779,14 @@ def step_by_large(environ, start_response):
 
 
 @page
+def one_piece(environ, start_response):
+    """?SIZE or ?SIZE&STATUS: a body in one piece."""
+    size, _, status = name_of(environ).partition("&")
+    start_response(f"{status or 200} As Asked", PLAIN)
+    return [large_piece(7, int(size))]
+
+
+@page
 def pieces_of_sizes(environ, start_response):
     start_response("200 OK", PLAIN)
     for number, size in enumerate(PIECE_SIZES):

@@ -265,6 +265,46 @@ def test_a_framed_piece_is_cut_anywhere(pair, takes):
         assert file.read() == b"".join(parts) * 2
 
 
+@pytest.mark.parametrize("takes", [0, 1, 7, 8, 9, 10_000, 30_007, 30_008, 30_009, 30_016, 60_018])
+def test_a_body_in_records_is_cut_anywhere(pair, takes):
+    view = memoryview(numbered(60_000))
+    parts = [b"header0\n", view[:30_000], b"", b"header1\n", view[30_000:], b"", b"\0\0"]
+    pair[0].setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
+    line = Line(Stingy(pair[0], takes))
+    line.write_parts(parts)
+    assert line.output.size == 60_018 - takes
+    assert line.asked == (takes != 60_018)
+    line.sock = pair[0]
+    line.write_parts(parts)  # behind what waits, if anything does
+    while line.output.size:
+        line.flush()
+    pair[0].shutdown(socket.SHUT_WR)
+    with pair[1].makefile("rb") as file:
+        assert file.read() == b"".join(parts) * 2
+
+
+def test_more_parts_than_the_kernel_takes_at_once(pair):
+    pair[0].setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
+    line = Line(pair[0])
+    line.write_parts([b"%05d" % number for number in range(3000)])
+    while line.output.size:
+        line.flush()
+    line.write_parts([b"the end"])
+    assert line.output.size == 0
+    pair[0].shutdown(socket.SHUT_WR)
+    with pair[1].makefile("rb") as file:
+        assert file.read() == b"".join(b"%05d" % number for number in range(3000)) + b"the end"
+
+
+def test_parts_for_a_peer_that_has_gone(pair):
+    line = Line(pair[0])
+    pair[1].close()
+    for _ in range(2):
+        with pytest.raises(ClientDisconnected):
+            line.write_parts([b"a", b"b"])
+    assert line.gone
+
+
 def test_a_producer_waits_for_a_slow_reader(pair):
     line = Line(pair[0], response_buffer_size=100_000, body_buffer_size=10_000)
     data = numbered(2_000_000)

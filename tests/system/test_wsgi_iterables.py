@@ -57,6 +57,29 @@ def test_pieces_of_all_sizes_arrive_as_they_were_made(rules, protocol, receive_b
     follow(rules, peer)
 
 
+@pytest.mark.parametrize("size", [32_767, 32_768, 65_528, 65_529, 131_056, 131_060, 3_000_001])
+def test_a_body_in_one_piece_arrives_as_it_was_made(rules, protocol, size):
+    """FastCGI has it in records, which the socket takes a part of."""
+    for receive_buffer in (0, 4096):
+        peer = rules.connect(protocol, receive_buffer=receive_buffer)
+        answer = peer.ask(f"/one-piece?{size}")
+        assert (answer.status, answer.whole) == (200, True)
+        assert answer.get("content-length") == str(size)
+        assert answer.body == large_piece(7, size)
+        follow(rules, peer)
+
+
+def test_a_large_body_of_an_answer_without_content_is_not_sent(rules, protocol):
+    peer = rules.connect(protocol)
+    answer = peer.ask("/one-piece?100000&304")
+    assert (answer.status, answer.body, answer.whole) == (304, b"", True)
+    follow(rules, peer)
+    peer = rules.connect(protocol)
+    answer = peer.ask("/one-piece?100000", method="HEAD")
+    assert (answer.status, answer.body, answer.whole) == (200, b"", True)
+    follow(rules, peer)
+
+
 def test_large_pieces_arrive_whole_before_the_next_is_made(rules, protocol, name):
     with Gate(rules.folder / f"{name}.gate") as gate:
         peer = rules.connect(protocol)
