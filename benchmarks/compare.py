@@ -144,6 +144,7 @@ class Run:
             else:
                 self._grow(growth.GROWTH[name], until)
         _print(report.summary(SCENARIOS, self._everything))
+        _print(report.growth_summary(growth.GROWTH, self._growth))
         if self._options.must_show or not (self._options.quick or self._options.peers):
             self._worker()
             _print(report.checks_table(checks.outcomes(self._everything, self._growth)))

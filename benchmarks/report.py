@@ -124,6 +124,8 @@ def summary(scenarios, everything):
                 *_against(results, ours, rival if rival in results else None),
             ]
         )
+    if not rows:
+        return
     head = ["scenario", "gateway µs", "best peer", "µs", "ratio", "measured by", "µs", "ratio"]
     yield "### CPU per request, all scenarios"
     yield ""
@@ -152,6 +154,21 @@ def growth_table(title, unit, lines):
             values = [figure(y) for _x, y in points]
             rows.append([name, *values, figure(start), f"**{figure(slope)}**"])
         yield from markdown(["server", *xs, "at 0", unit], rows)
+
+
+def growth_summary(growths, found):
+    """The slopes of all lines: a row a growth, a column a server."""
+    servers = list(dict.fromkeys(server for lines in found.values() for server, _points in lines))
+    if not servers:
+        return
+    rows = []
+    for name, lines in found.items():
+        slopes = {server: line(points)[0] for server, points in lines}
+        cells = [figure(slopes.get(server)) for server in servers]
+        rows.append([f"{growths[name].title}: {growths[name].unit}", *cells])
+    yield "### What one more costs"
+    yield ""
+    yield from markdown(["", *servers], rows)
 
 
 def checks_table(checks):

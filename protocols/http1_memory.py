@@ -14,8 +14,8 @@ from typing import Final
 #: Bytes of a line, of a block and of a head, how many of each are kept, and how many hashes
 #: of what came once.
 _LARGEST_LINE: Final = 256
-_LARGEST_BLOCK: Final = 1024
-LARGEST_HEAD: Final = 1024
+_LARGEST_BLOCK: Final = 2048
+LARGEST_HEAD: Final = 2048
 _MOST_KNOWN: Final = 256
 _MOST_SEEN: Final = 1024
 

@@ -10,6 +10,7 @@ import pytest
 sys.path.append(str(Path(__file__).resolve().parents[2]))
 
 from benchmarks import checks, compare, load, plot, process, report
+from benchmarks.growth import GROWTH
 from benchmarks.measure import Turn, in_time
 from benchmarks.peers import PEERS, Wanted
 from benchmarks.scenarios import SCENARIOS, headers, request
@@ -148,6 +149,22 @@ def test_the_summary_names_the_best_and_the_rival():
 def test_growth_has_a_slope():
     row = list(report.growth_table("t", "each", [("gateway", [(0, 1.0), (1000, 3001.0)])]))[-2]
     assert row == "| gateway | 1 | 3,001 | 1 | **3** |"
+
+
+def test_the_slopes_are_in_one_table():
+    found = {
+        "grow-headers": [("gateway", [(0, 1.0), (10, 2.0)]), ("uwsgi", [(0, 1.0), (10, 6.0)])],
+        "grow-idle": [("gateway", [(0, 0.0), (10, 20480.0)])],
+    }
+    lines = list(report.growth_summary(GROWTH, found))
+    assert lines[2] == "|  | gateway | uwsgi |"
+    assert lines[4] == f"| {GROWTH['grow-headers'].title}: µs a field | 0.1 | 0.5 |"
+    assert lines[5] == f"| {GROWTH['grow-idle'].title}: bytes each | 2,048 | - |"
+
+
+def test_what_was_not_measured_has_no_table():
+    assert not list(report.summary(SCENARIOS, {}))
+    assert not list(report.growth_summary(GROWTH, {}))
 
 
 def outcome(what, everything, growth=None):

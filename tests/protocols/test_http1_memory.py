@@ -45,7 +45,7 @@ FIELDS = {
     LAST: False,
     b"Host: a\r\nTransfer-Encoding: chunked\r\n": False,
     b"Host: a\r\nContent-Length: 3\r\nExpect: 100-continue\r\n": False,
-    b"Host: a\r\nX: " + b"1" * 1024 + b"\r\n": False,
+    b"Host: a\r\nX: " + b"1" * 2048 + b"\r\n": False,
 }
 #: Plain, but not worth its memory by itself.
 LONG = b"GET /" + b"a" * 300 + b" HTTP/1.1"
