@@ -166,10 +166,11 @@ class Run:
                 model = line.partition(":")[2].strip()
                 break
         used = {PEERS[name].package for name in _peers_of(self._options)} - {""}
-        versions = ", ".join(f"{x} {self._versions[x]}" for x in sorted(used & {*self._versions}))
+        others = [f"{name} {self._versions[name]}" for name in sorted(used & {*self._versions})]
+        versions = ", ".join([self._version({}), *others])
         return (
             f"{datetime.now(tz=UTC):%Y-%m-%d}, {model}, Linux {platform.release()}, "
-            f"Python {platform.python_version()}, {self._version({})}, {versions}. "
+            f"Python {platform.python_version()}, {versions}. "
             f"Server on core {_cores(SERVER_CORES)}; load and front ends on {_cores(LOAD_CORES)}."
         )
 
