@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
+from functools import partial
 from logging import DEBUG, INFO
 from typing import TYPE_CHECKING, Any, Final
 
 from gateway.carrier import Carrier
 from gateway.disconnects import AnswerLost, ClientDisconnected, TakesTooLittle
 from gateway.environ import text_of
+from gateway.filerange import FileRange, FramedRange
 from gateway.filewrapper import FileWrapper
 from gateway.scoreboard import LostRequest
 from protocols.model import UNAVAILABLE, UNKNOWN, Headers, Request
@@ -151,7 +153,8 @@ class Answer:
     def _send_file(self, wrapper: FileWrapper) -> bool:
         """Let the loop send the file; False if it has to be iterated."""
         request = self.request
-        if self.started or request.head_only or not self.codec.raw_body:
+        codec = self.codec
+        if self.started or request.head_only or not (codec.raw_body or codec.frames_files):
             return False
         piece = wrapper.file_range()
         if piece is None:
@@ -171,9 +174,22 @@ class Answer:
         self.sent = piece.count
         self.deferred = True
         piece.release = self.file_sent
-        request.ended = True
-        self.connection.write_file(head, piece)
+        if codec.raw_body:
+            request.ended = True
+            self.connection.write_file(head, piece)
+        else:
+            self._send_framed_file(head, piece)
         return True
+
+    def _send_framed_file(self, head: bytes, piece: FileRange) -> None:
+        """What stands between records of a file; the loop has the kernel send the rest."""
+        codec, request = self.codec, self.request
+        edges = partial(codec.edges, request)
+        tail = codec.errors(request, "".join(self.errors)) if self.errors else b""
+        tail += codec.end(request)
+        request.ended = False  # until the file is sent
+        framed = FramedRange(piece, request, codec.most_framed, edges)
+        self.connection.write_file(head, framed, tail)
 
     def _send(self, piece: bytes, length: int = UNKNOWN) -> bool:
         """Send a piece, with the head before the first; True if it was too long and was cut."""

@@ -9,7 +9,7 @@ from protocols.model import Codec, Request
 from protocols.native import mypyc_attr
 
 if TYPE_CHECKING:
-    from gateway.output import FileRange
+    from gateway.filerange import FileRange
     from gateway.service import Service
     from gateway.settings import Settings
 
@@ -65,8 +65,8 @@ class Carrier:
         """Send what is bytes and views of bytes.  Raises ClientDisconnected."""
         self.write(b"".join(parts))
 
-    def write_file(self, head: bytes, piece: FileRange) -> None:
-        """Send ``head`` and a range of a file after it.  Raises ClientDisconnected."""
+    def write_file(self, head: bytes, piece: FileRange, tail: bytes = b"") -> None:
+        """Send ``head``, a range of a file and ``tail``.  Raises ClientDisconnected."""
         raise NotImplementedError
 
     def cut(self, request: Request) -> None:

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from gateway.carrier import Carrier
 from gateway.disconnects import ClientDisconnected, TakesTooLittle, disconnected
+from gateway.filerange import FileRange
 from gateway.linux import unsent
-from gateway.output import NOTHING_WAITS, FileRange, Output
+from gateway.output import NOTHING_WAITS, Output
 from gateway.pace import Pace
 from protocols.native import mypyc_attr
 
@@ -83,7 +84,7 @@ class Channel(Carrier):
         ClientDisconnected.
         """
         self.write(data)
-        if self.output.size > self.settings.response_buffer_size:
+        if self.output.waiting > self.settings.response_buffer_size:
             with self.lock:
                 self._drop()
             raise TakesTooLittle
@@ -159,8 +160,8 @@ class Channel(Carrier):
             output.append(memoryview(piece)[sent:])
             sent = max(0, sent - len(piece))
 
-    def write_file(self, head: bytes, piece: FileRange) -> None:
-        """Send ``head`` and then a range of a file; the loop sends what is left of it.
+    def write_file(self, head: bytes, piece: FileRange, tail: bytes = b"") -> None:
+        """Send ``head``, a range of a file and ``tail``; the loop sends what is left of it.
 
         ``piece.release`` is called once, also if the peer leaves before.
         Raises ClientDisconnected.
@@ -180,6 +181,7 @@ class Channel(Carrier):
                 raise disconnected(error) from None
             output.append_file(piece)
             try:
+                output.append(tail)
                 self._flush()
             except OSError as error:
                 self._drop()
@@ -240,7 +242,7 @@ class Channel(Carrier):
             self.cannot_spool()
         output = self.output
         waited = 0.0
-        if wait and (output.size > self.settings.response_buffer_size or output.must_shrink()):
+        if wait and (output.waiting > self.settings.response_buffer_size or output.must_shrink()):
             begun = monotonic()
             self._wait_for_room()
             waited = monotonic() - begun
@@ -279,7 +281,7 @@ class Channel(Carrier):
         """
         poll = select.poll()
         poll.register(self.sock.fileno(), select.POLLOUT)
-        while self.output.size > self._room():
+        while self.output.waiting > self._room():
             now = monotonic()
             lags = self.lags(now)
             if self.pace is not None and self.is_awaited():

@@ -9,7 +9,7 @@ from io import BufferedRandom, BufferedReader, FileIO
 from tempfile import _TemporaryFileWrapper
 from typing import Any
 
-from gateway.output import FileRange
+from gateway.filerange import FileRange
 from protocols.model import UNKNOWN
 
 _BLOCK_SIZE = 1 << 18

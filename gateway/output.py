@@ -15,6 +15,7 @@ from functools import partial
 from typing import IO, Final
 
 from gateway.budget import Budget, SpoolFull
+from gateway.filerange import FileRange, FramedRange
 
 #: The most that one turn sends, so that one fast reader cannot hold the loop.
 _TURN: Final = 1 << 20
@@ -25,27 +26,9 @@ _SMALL: Final = 4096
 _MOST_IN_FILE: Final = 16 << 20
 
 
-class FileRange:
-    """``count`` bytes of an open file from ``offset``; ``release`` is called once at the end."""
-
-    __slots__ = ("count", "number", "offset", "release")
-
-    def __init__(
-        self, number: int, offset: int, count: int, release: Callable[[], None] | None = None
-    ) -> None:
-        self.number = number
-        self.offset = offset
-        self.count = count
-        self.release = release
-
-
 def _trimmed(rest: memoryview) -> memoryview:
     """The rest of a piece; alone, if most of what it keeps in memory is sent already."""
     return memoryview(bytes(rest)) if 2 * len(rest) < memoryview(rest.obj).nbytes else rest
-
-
-class FileTooShort(OSError):
-    """A file has fewer bytes than its range: it was cut while it was sent."""
 
 
 class NotKept(OSError):
@@ -62,6 +45,7 @@ class Output:
         "_file",
         "_file_size",
         "_folder",
+        "_framed",
         "_in_memory",
         "_last",
         "_memory",
@@ -92,6 +76,8 @@ class Output:
         self.unkept = 0
         self._told = False
         self.trouble = ""
+        #: What of ``size`` is in files that go out in records.
+        self._framed = 0
 
     def append(self, data: bytes | memoryview) -> None:
         """Queue a piece.  Raises NotKept if the disk is full, and memory too."""
@@ -169,6 +155,8 @@ class Output:
         """Queue a range, which is not empty, of a file of the application."""
         self._chunks.append(piece)
         self.size += piece.count
+        if type(piece) is FramedRange:
+            self._framed += piece.count
 
     def flush(self, sock: socket.SocketType) -> None:
         """Send until the socket is full, the queue empty or the turn over.
@@ -181,6 +169,8 @@ class Output:
                 head = self._chunks[0]
                 if type(head) is FileRange:
                     sent += self._send_range(sock, head)
+                elif type(head) is FramedRange:
+                    sent += self._send_framed(sock, head)
                 else:
                     sent += self._send_pieces(sock)
         except (BlockingIOError, InterruptedError):
@@ -199,19 +189,43 @@ class Output:
         self._budget.memory.give_back(size)
 
     def _send_range(self, sock: socket.SocketType, piece: FileRange) -> int:
-        count = 0
-        if piece.count:
-            count = os.sendfile(sock.fileno(), piece.number, piece.offset, min(piece.count, _TURN))
-            if count == 0:
-                raise FileTooShort("a file was cut while it was sent")
-        piece.offset += count
-        piece.count -= count
+        count = piece.send(sock, _TURN) if piece.count else 0
         self.size -= count
         if not piece.count:
-            del self._chunks[0]
-            if piece.release is not None:
-                self.released.append(piece.release)
+            self._let_go_of(piece)
         return count
+
+    def _let_go_of(self, piece: FileRange) -> None:
+        """The first of what waits is sent."""
+        del self._chunks[0]
+        if piece.release is not None:
+            self.released.append(piece.release)
+
+    def _send_framed(self, sock: socket.SocketType, piece: FramedRange) -> int:
+        if piece.is_over:
+            piece.request.ended = True  # before its end is sent: then the number may come again
+            self._uncount(piece.count)
+            self._let_go_of(piece)
+            return 0
+        count = piece.send_framed(sock)
+        self._uncount(count)
+        return count
+
+    def _uncount(self, count: int) -> None:
+        """So many bytes of framed files wait no more."""
+        self.size -= count
+        self._framed -= count
+
+    def end_file(self, stream: int) -> None:
+        """Nobody wants the rest of what answers request ``stream`` with a file."""
+        for chunk in self._chunks:
+            if type(chunk) is FramedRange and chunk.request.stream == stream:
+                chunk.request.aborted = True
+
+    @property
+    def waiting(self) -> int:
+        """Bytes that wait, without those of files that stand before others' answers."""
+        return self.size - self._framed
 
     def _send_pieces(self, sock: socket.SocketType) -> int:
         pieces: list[memoryview] = []
@@ -240,10 +254,10 @@ class Output:
         self.released += [
             chunk.release
             for chunk in self._chunks
-            if type(chunk) is FileRange and chunk.release is not None
+            if isinstance(chunk, FileRange) and chunk.release is not None
         ]
         self._chunks.clear()
-        self.size = self._memory = 0
+        self.size = self._framed = self._memory = 0
         self._forget_file()
         if self._charged:
             self._uncharge(self._charged)

@@ -329,6 +329,7 @@ class Receiver(Channel):
             for item in (*self.pending, *self.running.values()):
                 if type(item) is Request and item.stream == stream:
                     item.aborted = True
+            self.output.end_file(stream)
 
     def say_in_turn(self, data: bytes) -> None:
         """What the protocol itself says: at once, or after the answers before it."""

@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from gateway.certificates import reason_of, variables
 from gateway.disconnects import ClientDisconnected, TakesTooLittle, disconnected
-from gateway.output import FileRange, FileTooShort, Output
+from gateway.filerange import FileRange, FileTooShort
+from gateway.output import Output
 from gateway.proxied import ProxiedConnection
 from protocols.detect import FIRST_BYTES, explain
 

@@ -32,6 +32,7 @@ class FastCgiReplies(CgiCodec):
     """How answers are framed."""
 
     most_framed: ClassVar[int] = MAX_CONTENT
+    frames_files: ClassVar[bool] = True
 
     def head(self, request: Request, status: str, headers: Headers, length: int) -> bytes:
         """The head in an FCGI_STDOUT record."""

@@ -292,6 +292,8 @@ class Codec:
     starts_with_base: ClassVar[bool] = False
     #: Whether raw body bytes may follow ``head`` unframed when ``remaining`` is known.
     raw_body: ClassVar[bool] = True
+    #: Whether a file may go out in pieces of ``most_framed`` bytes between their ``edges``.
+    frames_files: ClassVar[bool] = False
     #: The largest piece that ``edges`` frames; 0: it frames none.
     most_framed: ClassVar[int] = 0
 

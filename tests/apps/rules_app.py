@@ -12,7 +12,7 @@ import os
 import socket
 import sys
 from enum import Enum
-from io import BytesIO
+from io import BufferedReader, BytesIO
 from itertools import repeat
 
 PLAIN = [("Content-Type", "text/plain")]
@@ -686,7 +686,21 @@ class Reported:
 
 def wrapped(environ, start_response, file, headers=PLAIN, status="200 OK"):
     start_response(status, headers)
-    return environ["wsgi.file_wrapper"](Reported(environ, file), 4096)
+    return environ["wsgi.file_wrapper"](reported(environ, file), 4096)
+
+
+def reported(environ, file):
+    """A real file stays what it is: only that is for the kernel to send."""
+    if not isinstance(file, BufferedReader):
+        return Reported(environ, file)
+    close = file.close
+
+    def report():
+        environ["wsgi.errors"].write(f"closed {name_of(environ)}\n")
+        close()
+
+    file.close = report
+    return file
 
 
 def opened(name, offset=0):
@@ -740,12 +754,12 @@ def file_not_modified(environ, start_response):
 @page
 def file_after_write(environ, start_response):
     start_response("200 OK", PLAIN)(b"before ")
-    return environ["wsgi.file_wrapper"](Reported(environ, opened("small")))
+    return environ["wsgi.file_wrapper"](reported(environ, opened("small")))
 
 
 @page
 def file_without_start(environ, start_response):
-    return environ["wsgi.file_wrapper"](Reported(environ, opened("small")))
+    return environ["wsgi.file_wrapper"](reported(environ, opened("small")))
 
 
 # Streaming

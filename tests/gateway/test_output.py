@@ -11,8 +11,10 @@ from test_body import full_disk
 from gateway.budget import Allowance, Budget
 from gateway.channel import Channel
 from gateway.disconnects import AnswerLost, ClientDisconnected
-from gateway.output import FileRange, NotKept, Output
+from gateway.filerange import FileRange, FramedRange
+from gateway.output import NotKept, Output
 from gateway.settings import Settings
+from protocols.model import Request
 
 
 def short_sends():
@@ -98,6 +100,78 @@ def test_files_of_the_application_are_sent_and_let_go_once(pair, tmp_path):
     for release in output.released:
         release()
     assert released == ["a", "b"]
+
+
+def edges(size):
+    """Around a record: its size, and a dot for each byte by which it is odd."""
+    return b"<%d:" % size, b"." * (size % 2) + b">"
+
+
+def records_of(data, most):
+    pieces = [data[at : at + most] for at in range(0, len(data), most)]
+    return b"".join(b"".join((edges(len(p))[0], p, edges(len(p))[1])) for p in pieces)
+
+
+@pytest.mark.parametrize("most", [1000, 65_528])
+def test_a_file_goes_out_in_records(pair, tmp_path, most):
+    path = tmp_path / "file"
+    path.write_bytes(numbered(300_000))
+    released, expected = [], b""
+    with path.open("rb") as file:
+        output = Output(1000, None, Budget())
+        for name, count in (("a", 299_900), ("b", 1), ("c", most), ("d", most + 1)):
+            plain = FileRange(file.fileno(), 7, count, lambda name=name: released.append(name))
+            output.append(b"head ")
+            output.append_file(FramedRange(plain, Request(1, {}), most, edges))
+            output.append(b"tail")
+            expected += b"head " + records_of(numbered(300_000)[7 : 7 + count], most) + b"tail"
+        assert output.waiting == 4 * 9
+        assert drain(output, pair) == expected
+    assert (output.size, output.waiting) == (0, 0)
+    for release in output.released:
+        release()
+    assert released == ["a", "b", "c", "d"]
+
+
+def test_a_file_that_nobody_wants_ends_with_its_record(pair, tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(numbered(3_000_000))
+    released = []
+    with path.open("rb") as file:
+        output = Output(1000, None, Budget())
+        for stream in (1, 2, 3):
+            plain = FileRange(file.fileno(), 0, 3_000_000, lambda n=stream: released.append(n))
+            output.append_file(FramedRange(plain, Request(stream, {}), 2001, edges))
+            output.append(b"tail")
+        output.flush(pair[0])
+        output.end_file(1)
+        output.end_file(3)
+        data = drain(output, pair)
+    first, second, rest = data.split(b"tail")[:3]
+    whole = records_of(numbered(3_000_000), 2001)
+    assert 0 < len(first) < len(whole)
+    assert first == whole[: len(first)]
+    assert first.endswith(b".>")
+    assert (second, rest) == (whole, b"")
+    for release in output.released:
+        release()
+    assert released == [1, 2, 3]
+    assert (output.size, output.waiting) == (0, 0)
+
+
+def test_a_file_in_records_that_was_cut_is_an_error_and_is_let_go(pair, tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(b"x" * 100)
+    with path.open("rb") as file:
+        output = Output(1000, None, Budget())
+        output.append_file(
+            FramedRange(FileRange(file.fileno(), 0, 200, list), Request(1, {}), 64, edges)
+        )
+        with pytest.raises(OSError, match="cut while it was sent"):
+            drain(output, pair)
+        output.clear()
+    assert output.released == [list]
+    assert (output.size, output.waiting) == (0, 0)
 
 
 def test_a_file_that_was_cut_is_an_error(pair, tmp_path):

@@ -152,6 +152,12 @@ def test_flup_download(flup, length):
     assert answer.one("x-sha256") == hashlib.sha256(answer.body).hexdigest()
 
 
+def test_flup_file(flup):
+    answer = flup.ask("/?size=3000001&start=1", app="file")
+    assert len(answer.body) == 3_000_000
+    assert answer.one("x-sha256") == hashlib.sha256(answer.body).hexdigest()
+
+
 @pytest.mark.parametrize("code", [200, 204, 302, 304, 404, 500])
 def test_flup_status(flup, code):
     answer = flup.ask(f"/?code={code}&location=/x", app="status")
@@ -224,12 +230,14 @@ def test_cgi_fcgi_upload(cgi_fcgi):
     assert cgi_fcgi(environ, DATA).body == f"{len(DATA)} {SHA}".encode()
 
 
-def test_cgi_fcgi_download(cgi_fcgi):
+@pytest.mark.parametrize("app", ["download", "file"])
+def test_cgi_fcgi_download(cgi_fcgi, app):
     environ = {
         "REQUEST_METHOD": "GET",
         "REQUEST_URI": "/",
         "QUERY_STRING": "size=3000000",
-        "HTTP_X_APP": "download",
+        "HTTP_X_APP": app,
     }
     answer = cgi_fcgi(environ)
+    assert len(answer.body) == 3_000_000
     assert answer.one("X-SHA256") == hashlib.sha256(answer.body).hexdigest()

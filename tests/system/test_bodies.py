@@ -585,6 +585,44 @@ def test_abort_of_one_request_leaves_the_others(pool, name):
     follow(pool, peer)
 
 
+def test_files_share_a_connection_with_other_answers(serve, threads, name):
+    """However little an answer may have waiting: what is in a file does not count."""
+    options = ("--threads", threads, "--response-buffer-size", "100000")
+    server = serve(RULES, *options, protocols=("fastcgi",), kinds=("tcp",))
+    whole = numbered(5_000_000)
+    (server.folder / "large").write_bytes(whole)
+    (server.folder / "small").write_bytes(whole[:100])
+    peer = server.connect("fastcgi", receive_buffer=4096)
+    pages = {1: "file-large", 2: "file-small", 3: "file-offset", 4: "digests"}
+    for number, page in pages.items():
+        peer.send(FastCgi.encode(f"/{page}?{name}", number=number) + record(9, 0))
+    found = {number: peer.answer(number=number) for number in pages}
+    assert all(answer.whole for answer in found.values())
+    assert (found[1].body, found[2].body) == (whole, whole[:100])
+    assert found[3].body == whole[1_000_000:]
+    assert found[4].body.startswith(name.encode())
+    assert [peer.record_of(0) for _ in pages] == [(10, b"")] * len(pages)
+    for number, page in {1: "file-large", 2: "large-generator"}.items():
+        peer.send(FastCgi.encode(f"/{page}?{name}", number=number))
+    assert [len(peer.answer(number=number).body) for number in (1, 2)] == [5_000_000, LARGE]
+    follow(server, peer)
+
+
+def test_a_file_that_is_aborted_ends_with_its_record(serve, threads, name):
+    server = serve(RULES, "--threads", threads, protocols=("fastcgi",))
+    with open(server.folder / "large", "wb") as file:
+        file.truncate(200_000_000)
+    for kind in KINDS:
+        peer = server.connect("fastcgi", kind, receive_buffer=4096)
+        peer.start(f"/file-large?{name}{kind}")
+        answer = peer.head()
+        peer.abort(1)
+        assert sum(map(len, peer.pieces(answer))) < 100_000_000
+        assert answer.whole
+        follow(server, peer)
+        closed_once(server, "fastcgi", f"{name}{kind}")
+
+
 def test_a_request_that_is_aborted_while_it_waits_does_not_run(serve):
     server = serve(RULES, "--threads", "2", protocols=("fastcgi",), kinds=("tcp",))
     gates = [Gate(server.folder / f"{name}.gate") for name in ("one", "two", "never")]

@@ -14,7 +14,7 @@ from test_wrong_protocol import ARRIVALS
 from gateway.budget import Budget
 from gateway.certificates import distinguished_name, load, reason_of
 from gateway.disconnects import ClientDisconnected
-from gateway.output import FileRange, FileTooShort
+from gateway.filerange import FileRange, FileTooShort
 from gateway.poller import make_poller
 from gateway.service import Service
 from gateway.settings import Settings
