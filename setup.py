@@ -46,6 +46,8 @@ def extensions() -> list[Extension]:
     if os.environ.get("GATEWAY_PURE", "") not in ("", "0"):
         return []
     found = [Extension("protocols._speed", ["protocols/_speed.c"], depends=["protocols/_pairs.h"])]
+    if sys.platform.startswith("linux"):
+        found.append(Extension("gateway._sockets", ["gateway/_sockets.c"]))
     try:
         from mypyc.build import mypycify  # noqa: PLC0415 - not there, perhaps
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -21,6 +20,7 @@ from gateway.sockets import Listener
 from gateway.trust import unmapped
 
 if TYPE_CHECKING:
+    from gateway.accepted import Sock
     from gateway.guard import Guard
     from gateway.worker import Worker
 
@@ -139,23 +139,25 @@ class Acceptor:
 
         While other workers go on, the backlog is theirs.
         """
-        waiting: list[tuple[Service, socket.SocketType, Any]] = []
+        waiting: list[tuple[Service, Sock, Any]] = []
         if self._worker.stopping:
             # All of them first, then serve: a client that has its answer comes back, and with one
             # thread there would be no end while requests are served in between.
             for number, listener in self.listeners.items():
                 with suppress(OSError):
                     for _ in range(self._worker.settings.backlog):
-                        # Not a list at once: what came before the error counts.
-                        waiting.append((self._services[number], *listener.accept()))  # noqa: PERF401
+                        accepted = listener.accept()
+                        if accepted is None:
+                            break
+                        waiting.append((self._services[number], *accepted))
             while self._take_over():
                 pass
         self.set_accepting(False)
         for listener in self.listeners.values():
             listener.close(unlink=False)
         self.listeners.clear()
-        for accepted in waiting:
-            self._open(*accepted)
+        for service, sock, address in waiting:
+            self._open(service, sock, address)
 
     def _accept(self, number: int) -> None:
         """Accept as many as waited last time, twice as many if all of those came."""
@@ -167,10 +169,9 @@ class Acceptor:
                 self.set_accepting(False)
                 return
             try:
-                sock, address = listener.accept()
-            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
-                self._at_once = 1
-                return
+                accepted = listener.accept()
+            except (InterruptedError, ConnectionAbortedError):
+                accepted = None
             except OSError as error:
                 # Out of descriptors or memory: the connection stays in the
                 # backlog; trying again at once would spin.
@@ -178,11 +179,15 @@ class Acceptor:
                 self._not_before = worker.now + _REST
                 self.set_accepting(False)
                 return
+            if accepted is None:
+                self._at_once = 1
+                return
+            sock, address = accepted
             self._shortage.look_at(sock.fileno())
             self._open(self._services[number], sock, address)
         self._at_once = min(self._at_once * 2, self._most)
 
-    def _open(self, service: Service, sock: socket.SocketType, address: Any) -> None:
+    def _open(self, service: Service, sock: Sock, address: Any) -> None:
         connection = self._connection(service, sock, address, service.guard)
         if connection is None:
             return
@@ -214,7 +219,7 @@ class Acceptor:
         return True
 
     def _connection(
-        self, service: Service, sock: socket.SocketType, address: Any, guard: Guard | None
+        self, service: Service, sock: Sock, address: Any, guard: Guard | None
     ) -> Connection | None:
         """None if it may not be, or met a fault of ours, which is nobody else's loss."""
         peer = service.peer if service.is_unix else f"{address[0]}:{address[1]}"
@@ -241,7 +246,7 @@ def _kind(service: Service) -> type[Connection]:
     return TlsConnection
 
 
-def _addresses(service: Service, sock: socket.SocketType, address: Any) -> Mapping[str, str]:
+def _addresses(service: Service, sock: Sock, address: Any) -> Mapping[str, str]:
     """SERVER_* and REMOTE_* of a connection (RFC 3875 section 4.1) that others do not share."""
     if service.is_unix or not service.codec_class.origin:
         return NOTHING

@@ -7,7 +7,6 @@ Whoever holds no lock may wait; whoever holds it never waits.
 from __future__ import annotations
 
 import select
-import socket
 from threading import Lock
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
@@ -21,6 +20,7 @@ from gateway.pace import Pace
 from protocols.native import mypyc_attr
 
 if TYPE_CHECKING:
+    from gateway.accepted import Sock
     from gateway.budget import Budget
     from gateway.settings import Settings
 
@@ -47,7 +47,7 @@ class Channel(Carrier):
 
     __slots__ = ("budget", "flushed", "lock", "output", "pace", "sock")
 
-    def __init__(self, sock: socket.SocketType, settings: Settings, budget: Budget) -> None:
+    def __init__(self, sock: Sock, settings: Settings, budget: Budget) -> None:
         self.sock = sock
         self.settings = settings
         self.lock = Lock()

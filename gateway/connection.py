@@ -346,15 +346,17 @@ class Connection(Receiver):
             # It would drop the end of other requests' answers, which the kernel has yet to send.
             is_shared = self.codec.concurrent and not self.service.is_unix
             return is_shared and bool(unsent(self.sock))
-        if not (self.lingers or self._has_unread()):
+        lingers = self.lingers or self._has_unread()
+        if not (lingers or self.send_flags):
             return False
         # Closing now would reset the connection and the answer with it (RFC
         # 9112 section 9.6): say that nothing more comes, and read on for a while.
+        # What the kernel still holds back goes out with that, whatever has come meanwhile.
         try:
             self.sock.shutdown(socket.SHUT_WR)
         except OSError:
             return False
-        return True
+        return lingers
 
     def _has_unread(self) -> bool:
         """Whether the peer sent, or may still send, what nobody will read."""

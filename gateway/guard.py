@@ -15,6 +15,7 @@ from gateway.trust import USER, Peers, check_entry
 if TYPE_CHECKING:
     import logging
 
+    from gateway.accepted import Sock
     from gateway.settings import Settings
 
 #: The one protocol whose peers may be anybody: those of the others are front ends,
@@ -36,7 +37,7 @@ def user_number(name: str) -> int:
         raise ValueError(f"there is no user {name}") from None
 
 
-def peer_user(sock: socket.SocketType) -> int | None:
+def peer_user(sock: Sock) -> int | None:
     """The user of the process at the other end of a unix socket; None if that is not known."""
     try:
         if hasattr(socket, "SO_PEERCRED"):  # Linux: struct ucred
@@ -67,7 +68,7 @@ class Guard:
     def add(self, admits: Callable[[Any], bool], setting: str) -> None:
         self._rules.append((admits, setting))
 
-    def admits(self, sock: socket.SocketType, address: Any) -> bool:
+    def admits(self, sock: Sock, address: Any) -> bool:
         """Whether this peer may connect; if not, that is logged, once a second at most."""
         who = peer_user(sock) if self._is_unix else address[0]
         for rule, setting in self._rules:

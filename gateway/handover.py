@@ -9,7 +9,10 @@ whichever worker takes it next, with whatever has arrived on it meanwhile.
 from __future__ import annotations
 
 import socket
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from gateway.accepted import Sock
 
 _WORD = 4
 _CLOSE_ON_EXEC = getattr(socket, "MSG_CMSG_CLOEXEC", 0)  # Linux and the BSDs
@@ -47,7 +50,7 @@ class Handover:
             return False
         return True
 
-    def take(self) -> tuple[int, socket.SocketType, Any] | None:
+    def take(self) -> tuple[int, Sock, Any] | None:
         """Listener, socket and peer of the next connection, if there is one."""
         try:
             word, numbers, _, _ = socket.recv_fds(self._reader, _WORD, 1, _CLOSE_ON_EXEC)

@@ -10,6 +10,10 @@ import socket
 import struct
 import sys
 import termios
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from gateway.accepted import Sock
 
 #: linux/prctl.h
 _PR_SET_PDEATHSIG = 1
@@ -64,11 +68,13 @@ def _is_of_allocator(name: str) -> bool:
     return name.startswith(_ALLOCATOR)
 
 
-def unsent(sock: socket.SocketType) -> int:
+def unsent(sock: Sock) -> int:
     """Bytes that the kernel has taken for a socket and the peer has not (tcp(7), SIOCOUTQ)."""
     if not sys.platform.startswith("linux"):
         return 0
     try:
+        if not isinstance(sock, socket.SocketType):
+            return sock.unsent()
         answer = fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4))
     except OSError:
         return 0
@@ -84,14 +90,16 @@ def is_transparent(sock: socket.socket) -> bool:
     return bool(sock.getsockopt(*option))
 
 
-def has_unread(sock: socket.SocketType) -> bool:
+def has_unread(sock: Sock) -> bool:
     """Whether bytes have arrived at a socket that nobody has read (ioctl(2), FIONREAD).
 
     On any system: reading would tell as well, but mostly by an exception, which
     costs several times as much.
     """
-    count = bytearray(4)
     try:
+        if not isinstance(sock, socket.SocketType):
+            return sock.unread() > 0
+        count = bytearray(4)
         fcntl.ioctl(sock.fileno(), termios.FIONREAD, count)
     except OSError:
         return False
@@ -105,7 +113,7 @@ def _prctl(option: int, value: int) -> bool:
     return bool(libc.prctl(option, ctypes.c_ulong(value), 0, 0, 0) == 0)
 
 
-def seconds_since_data(sock: socket.SocketType) -> float:
+def seconds_since_data(sock: Sock) -> float:
     """How long ago the last bytes of the peer arrived at a TCP socket; 0 where that is not known.
 
     Of a connection that has just been accepted: how long its request waits.

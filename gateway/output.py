@@ -7,15 +7,17 @@ slow frees its thread without holding memory.
 from __future__ import annotations
 
 import os
-import socket
 import tempfile
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
-from typing import IO, Final
+from typing import IO, TYPE_CHECKING, Final
 
 from gateway.budget import Budget, SpoolFull
 from gateway.filerange import FileRange, FramedRange
+
+if TYPE_CHECKING:
+    from gateway.accepted import Sock
 
 #: The most that one turn sends, so that one fast reader cannot hold the loop.
 _TURN: Final = 1 << 20
@@ -158,7 +160,7 @@ class Output:
         if type(piece) is FramedRange:
             self._framed += piece.count
 
-    def flush(self, sock: socket.SocketType) -> None:
+    def flush(self, sock: Sock) -> None:
         """Send until the socket is full, the queue empty or the turn over.
 
         Raises OSError if the peer is gone.
@@ -188,7 +190,7 @@ class Output:
         self._charged -= size
         self._budget.memory.give_back(size)
 
-    def _send_range(self, sock: socket.SocketType, piece: FileRange) -> int:
+    def _send_range(self, sock: Sock, piece: FileRange) -> int:
         count = piece.send(sock, _TURN) if piece.count else 0
         self.size -= count
         if not piece.count:
@@ -201,7 +203,7 @@ class Output:
         if piece.release is not None:
             self.released.append(piece.release)
 
-    def _send_framed(self, sock: socket.SocketType, piece: FramedRange) -> int:
+    def _send_framed(self, sock: Sock, piece: FramedRange) -> int:
         if piece.is_over:
             piece.request.ended = True  # before its end is sent: then the number may come again
             self._uncount(piece.count)
@@ -227,7 +229,7 @@ class Output:
         """Bytes that wait, without those of files that stand before others' answers."""
         return self.size - self._framed
 
-    def _send_pieces(self, sock: socket.SocketType) -> int:
+    def _send_pieces(self, sock: Sock) -> int:
         pieces: list[memoryview] = []
         for chunk in self._chunks[:_BATCH]:
             if not isinstance(chunk, memoryview):

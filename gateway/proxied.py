@@ -13,6 +13,7 @@ from protocols.model import ProtocolError
 from protocols.proxy_protocol import Announced, ProxyHeader
 
 if TYPE_CHECKING:
+    from gateway.accepted import Sock
     from gateway.service import Service
     from gateway.worker import Worker
 
@@ -29,7 +30,7 @@ class ProxiedConnection(Connection):
         self,
         worker: Worker,
         service: Service,
-        sock: socket.SocketType,
+        sock: Sock,
         peer: str,
         own: Mapping[str, Any],
     ) -> None:

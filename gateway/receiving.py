@@ -7,7 +7,6 @@ its turn; what breaks the protocol is refused.
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Mapping
 from contextlib import suppress
 from io import BytesIO
@@ -24,6 +23,7 @@ from protocols.model import UNKNOWN, Abort, Body, Event, Interim, ProtocolError,
 from protocols.native import mypyc_attr
 
 if TYPE_CHECKING:
+    from gateway.accepted import Sock
     from gateway.service import Service
     from gateway.worker import Worker
 
@@ -77,7 +77,7 @@ class Receiver(Channel):
         self,
         worker: Worker,
         service: Service,
-        sock: socket.SocketType,
+        sock: Sock,
         peer: str,
         own: Mapping[str, Any],
     ) -> None:

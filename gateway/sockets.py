@@ -12,12 +12,15 @@ from collections.abc import Callable, Mapping, Sequence
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 
+from gateway import accepted
 from gateway.addresses import AUTO_ONLY_HERE, HTTPS, Address, is_loopback
 from gateway.linux import is_transparent
 from protocols.detect import AUTO
 
 if TYPE_CHECKING:
     from ssl import SSLContext
+
+    from gateway.accepted import Sock
 
 SYSTEMD_FIRST_FD = 3
 
@@ -64,14 +67,19 @@ class Listener:
         self._family = int(sock.family)
         self.is_unix = sock.family == socket.AF_UNIX
 
-    def accept(self) -> tuple[socket.SocketType, Any]:
-        """A waiting connection, non-blocking, and its peer's address.
+    def accept(self) -> tuple[Sock, Any] | None:
+        """A waiting connection, non-blocking, and its peer's address; None if none waits.
 
         Raises OSError.  The wrapper around ``accept`` in the standard library
         asks for family, type and timeout each time; a connection of one
         request feels that.
         """
-        number, address = self.sock._accept()  # type: ignore[attr-defined]  # noqa: SLF001
+        if accepted.accept is not None:
+            return accepted.accept(self.sock.fileno())
+        try:
+            number, address = self.sock._accept()  # type: ignore[attr-defined]  # noqa: SLF001
+        except BlockingIOError:
+            return None
         sock = socket.SocketType(self._family, _STREAM, 0, number)
         sock.setblocking(False)
         return sock, address

@@ -11,7 +11,6 @@ poller does not see it.
 from __future__ import annotations
 
 import os
-import socket
 import ssl
 from collections.abc import Mapping
 from contextlib import suppress
@@ -25,6 +24,7 @@ from gateway.proxied import ProxiedConnection
 from protocols.detect import FIRST_BYTES, explain
 
 if TYPE_CHECKING:
+    from gateway.accepted import Sock
     from gateway.budget import Budget
     from gateway.service import Service
     from gateway.worker import Worker
@@ -141,7 +141,7 @@ class SealedOutput(Output):
         self._plain = piece
         self.size += piece.count
 
-    def flush(self, sock: socket.SocketType) -> None:
+    def flush(self, sock: Sock) -> None:
         super().flush(sock)
         done = 0
         while self._plain is not None and not self._chunks and done < _TURN:
@@ -183,7 +183,7 @@ class TlsConnection(ProxiedConnection):
         self,
         worker: Worker,
         service: Service,
-        sock: socket.SocketType,
+        sock: Sock,
         peer: str,
         own: Mapping[str, Any],
     ) -> None:

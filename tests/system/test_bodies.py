@@ -348,6 +348,17 @@ def test_what_follows_a_last_request_does_not_cut_its_answer(rules, protocol, ki
     assert (size, answer.whole) == (LARGE, True)
 
 
+def test_what_came_while_the_application_ran_does_not_cost_its_answer(rules, protocol):
+    """The answer goes out with the end of the connection, which unread bytes make a reset."""
+    name = f"{protocol}-more"
+    with Gate(rules.folder / f"{name}.gate") as gate, rules.connect(protocol) as peer:
+        peer.start(f"/waits?{name}", **({"close": True} if protocol not in SINGLE else {}))
+        waiting = gate.arrived()
+        peer.send(b"x" * 1000)
+        waiting.close()
+        assert peer.answer().body == name.encode()
+
+
 # Temporary files
 
 
