@@ -10,7 +10,6 @@ is what the application gets; REQUEST_URI keeps the client's own spelling.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Final
 from urllib.parse import quote, unquote_to_bytes
 
@@ -88,33 +87,38 @@ def mount_at(environ: Environ, mount: str, path: str) -> None:
         environ["PATH_INFO"] = path
 
 
-def http_mounter(mount: str | None) -> Callable[[Environ], None] | None:
-    """How requests that came over HTTP are mounted; None if nothing is to be done."""
-    if mount in (None, "/"):
-        return None
-    point = mount
+class Normaliser:
+    """Makes an environ of the variables that a codec gave."""
 
-    def apply(environ: Environ) -> None:
-        mount_at(environ, point, environ["PATH_INFO"])
-
-    return apply
+    def apply(self, environ: Environ) -> None:
+        """Change ``environ`` to what the application gets.  Raises BadVariables."""
+        raise NotImplementedError
 
 
-def cgi_normaliser(mount: str | None, path_info_source: str) -> Callable[[Environ], None]:
-    """How the variables of a front end become an environ.
+class HttpMounter(Normaliser):
+    """Mounts requests that came over HTTP."""
 
-    The function returned raises BadVariables.
-    """
-    as_spelt = path_info_source == "request_uri"
+    def __init__(self, mount: str) -> None:
+        self._mount = mount
 
-    def apply(environ: Environ) -> None:
-        get = environ.get
-        method = get("REQUEST_METHOD")
+    def apply(self, environ: Environ) -> None:
+        mount_at(environ, self._mount, environ["PATH_INFO"])
+
+
+class CgiNormaliser(Normaliser):
+    """Makes an environ of a front end's variables."""
+
+    def __init__(self, mount: str | None, path_info_source: str) -> None:
+        self._mount = mount
+        self._as_spelt = path_info_source == "request_uri"
+
+    def apply(self, environ: Environ) -> None:
+        method = environ.get("REQUEST_METHOD")
         if method not in _METHODS:
             check_method(method)
-        uri = get("REQUEST_URI", "")
-        set_paths(environ, mount, uri)
-        if as_spelt:
+        uri = environ.get("REQUEST_URI", "")
+        set_paths(environ, self._mount, uri)
+        if self._as_spelt:
             take_client_spelling(environ, split_uri(uri)[0])
         if "QUERY_STRING" not in environ:
             environ["QUERY_STRING"] = split_uri(uri)[1] or ""
@@ -122,13 +126,21 @@ def cgi_normaliser(mount: str | None, path_info_source: str) -> Callable[[Enviro
             environ["REQUEST_URI"] = rebuilt_uri(environ)
         set_server(environ)
         for name in _OPTIONAL:
-            if name in environ and not environ[name]:
+            if environ.get(name) == "":
                 del environ[name]
-        length = get("CONTENT_LENGTH")
-        if length in ("", "-1") or (length == "0" and method in _NO_BODY_METHODS):
+        length = environ.get("CONTENT_LENGTH")
+        if length is not None and not (length and is_told(length, method)):
             del environ["CONTENT_LENGTH"]
 
-    return apply
+
+def is_told(length: str, method: str | None) -> bool:
+    """Whether the application is told this length of a body."""
+    return length != "-1" and (length != "0" or method not in _NO_BODY_METHODS)
+
+
+def http_mounter(mount: str | None) -> Normaliser | None:
+    """How requests that came over HTTP are mounted; None if nothing is to be done."""
+    return None if mount is None or mount == "/" else HttpMounter(mount)
 
 
 def check_method(method: str | None) -> None:
@@ -207,22 +219,21 @@ def rebuilt_uri(environ: Environ) -> str:
 
 def set_server(environ: Environ) -> None:
     """wsgi.url_scheme, SERVER_NAME, SERVER_PORT and SERVER_PROTOCOL (RFC 3875 section 4.1)."""
-    get = environ.get
-    https = get("HTTPS")
-    scheme = get("REQUEST_SCHEME")
+    https = environ.get("HTTPS")
+    scheme = environ.get("REQUEST_SCHEME")
     if https and https.lower() in _TRUE:
         scheme = "https"
-    elif scheme not in ("http", "https"):
+    elif scheme is None or (scheme != "http" and scheme != "https"):  # noqa: PLR1714 - no tuple
         scheme = "http"
     environ["wsgi.url_scheme"] = scheme
-    name = get("SERVER_NAME")
+    name = environ.get("SERVER_NAME")
     if not name:
         environ["SERVER_NAME"] = "localhost"
     elif ":" in name:
         environ["SERVER_NAME"] = without_port(name)
-    if not get("SERVER_PORT"):
+    if not environ.get("SERVER_PORT"):
         environ["SERVER_PORT"] = "443" if scheme == "https" else "80"
-    if not get("SERVER_PROTOCOL"):
+    if not environ.get("SERVER_PROTOCOL"):
         environ["SERVER_PROTOCOL"] = "HTTP/1.0"
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from gateway import __version__
 from gateway.addresses import HTTPS
-from gateway.environ import cgi_normaliser, http_mounter
+from gateway.environ import CgiNormaliser, Environ, Normaliser, http_mounter
 from gateway.errorlog import ErrorStream
 from gateway.filewrapper import FileWrapper
 from gateway.guard import Guard, guard_for
@@ -29,7 +29,13 @@ if TYPE_CHECKING:
 #: send(2): something follows at once.  Linux only.
 _MORE: int = getattr(socket, "MSG_MORE", 0)
 
-Normaliser = Callable[[dict[str, str]], None]
+#: What is set for each request: a dictionary that has it from the start need not grow.
+_EACH_SETS: dict[str, Any] = {
+    "wsgi.input": None,
+    "wsgi.url_scheme": "http",
+    "RAW_URI": "",
+    "gateway.client_disconnected": None,
+}
 
 
 def limits_of(settings: Settings, *, keep_alive: bool) -> Limits:
@@ -80,11 +86,12 @@ class Service:
         "last_flags",
         "limits",
         "listener",
-        "normalise",
-        "normalises_all",
+        "normaliser",
         "peer",
         "protocol",
         "proxy_protocol",
+        "searches_claims",
+        "settle_claims",
         "tls",
     )
 
@@ -128,28 +135,27 @@ class Service:
             self.base["wsgi.url_scheme"] = "http"
             if self.tls is not None:
                 self.base |= {"wsgi.url_scheme": "https", "HTTPS": "on"}
-            mount = http_mounter(settings.script_name)
+            #: Makes an environ of variables; None: they are one.
+            self.normaliser: Normaliser | None = http_mounter(settings.script_name)
             self.keepalive = settings.keepalive
         else:
-            mount = cgi_normaliser(settings.script_name, settings.path_info_source)
+            self.normaliser = CgiNormaliser(settings.script_name, settings.path_info_source)
             self.keepalive = settings.fastcgi_keepalive
         self.limits = limits_of(settings, keep_alive=self.keepalive > 0)
         #: What is added to every environ, where the codec does not start with it.
         self.added: dict[str, Any] = self.base
         if self.codec_class.starts_with_base:
-            self.limits.base, self.added = self.base, {}
+            self.limits.base, self.added = _EACH_SETS | self.base, {}
         forwarding = Forwarding(
             Peers(settings.forwarded_allow_ips),
             settings.forwarded_headers,
             mounts=settings.script_name is None,
             log=log,
         )
-        #: Whether ``normalise`` is for every environ, or for those with claims only.
-        self.normalises_all = mount is not None or not self.codec_class.marks_claims
-        #: Makes an environ of variables; raises BadVariables.
-        self.normalise: Normaliser = _normaliser(
-            mount, forwarding, marked=self.codec_class.marks_claims
-        )
+        #: Whether claims may be in any environ, or in those that are marked.
+        self.searches_claims = not self.codec_class.marks_claims
+        #: Believes or drops what an environ claims; raises BadVariables.
+        self.settle_claims = _settler(forwarding)
         #: Of the send(2) of an answer that its connection ends with, see ``join_ends``.
         self.last_flags = 0
         own = "" if listener is None else listener.proxy_protocol
@@ -205,28 +211,13 @@ def server_variables(local: tuple[Any, ...]) -> dict[str, str]:
     return {"SERVER_NAME": unmapped(local[0]), "SERVER_PORT": str(local[1])}
 
 
-def _normaliser(mount: Normaliser | None, forwarding: Forwarding, *, marked: bool) -> Normaliser:
-    """What is done with every environ; ``marked``: the codec says which ones have claims."""
-    settle = forwarding.apply
+def _settler(forwarding: Forwarding) -> Callable[[Environ], None]:
+    """What is done with claims, in an environ that may have some."""
+    apply = forwarding.apply
 
-    def plain(environ: dict[str, str]) -> None:
-        if CLAIMS in environ:
-            del environ[CLAIMS]
-            settle(environ)
+    def settle(environ: Environ) -> None:
+        marked = environ.pop(CLAIMS, None) is not None
+        if marked or any(map(is_claim, environ)):
+            apply(environ)
 
-    def mounted(environ: dict[str, str]) -> None:
-        assert mount is not None
-        mount(environ)
-        if CLAIMS in environ:
-            del environ[CLAIMS]
-            settle(environ)
-
-    def searched(environ: dict[str, str]) -> None:
-        if mount is not None:
-            mount(environ)
-        if any(map(is_claim, environ)):
-            settle(environ)
-
-    if not marked:
-        return searched
-    return plain if mount is None else mounted
+    return settle

@@ -107,15 +107,7 @@ class Exchange(Answer):
     def _call(self, seat: Seat) -> None:
         connection = self.connection
         environ: dict[str, Any] = self.request.environ
-        service = connection.service
-        added = service.added
-        if added:
-            environ.update(added)
-        own = connection.own
-        if own:
-            environ.update(own)
-        if service.normalises_all or CLAIMS in environ:
-            service.normalise(environ)
+        self._complete(environ)
         environ["RAW_URI"] = uri = environ["REQUEST_URI"]
         if self.request.aborted:
             raise ClientDisconnected("aborted before it ran")
@@ -148,6 +140,21 @@ class Exchange(Answer):
             self._send_whole(result[0] if len(result) == 1 else b"".join(result))
         else:
             self._send_iterable(result)
+
+    def _complete(self, environ: dict[str, Any]) -> None:
+        """Make an environ of what the codec gave.  Raises BadVariables."""
+        service = self.connection.service
+        added = service.added
+        if added:
+            environ.update(added)
+        own = self.connection.own
+        if own:
+            environ.update(own)
+        normaliser = service.normaliser
+        if normaliser is not None:
+            normaliser.apply(environ)
+        if CLAIMS in environ or service.searches_claims:
+            service.settle_claims(environ)
 
     def _send_iterable(self, result: Any) -> None:
         self.iterable = result

@@ -8,6 +8,7 @@
 #define GATEWAY_PAIRS_H
 
 #define PY_SSIZE_T_CLEAN
+#define _GNU_SOURCE /* memmem */
 #include <Python.h>
 
 #include <stdint.h>
@@ -21,12 +22,16 @@
 struct known {
     PyObject *name, *value; /* the last value that was short enough */
     int is_foreign;         /* it is in ``foreign`` */
+    int is_claim;           /* it speaks for somebody behind the peer */
 };
 
 static struct known names[SLOTS];
 
 /* The names that are left out where this is asked for; ``names`` says of each of them. */
 static PyObject *foreign;
+
+/* Whether a name with this in it was entered, and the key that says so (protocols.model). */
+static const char claim_mark[] = "_FORWARDED", claims_key[] = "gateway.claims";
 
 static void forget_shapes(void);
 
@@ -101,6 +106,7 @@ take_slot(struct known *at, const unsigned char *text, Py_ssize_t size)
         return -1;
     }
     at->is_foreign = is_foreign;
+    at->is_claim = memmem(text, (size_t)size, claim_mark, sizeof claim_mark - 1) != NULL;
     Py_XSETREF(at->name, name);
     return 0;
 }
@@ -201,10 +207,10 @@ value_object(struct known *known, const struct pair *pair)
 
 /* 1: entered, or left out; 0: the name is there already; -1: an exception is set. */
 static int
-enter(PyObject *environ, const struct pair *pair, int drops)
+enter(PyObject *environ, const struct pair *pair, int drops, int *claims)
 {
     Py_ssize_t before = PyDict_GET_SIZE(environ);
-    struct known once = {NULL, NULL, 0}, *known = &once;
+    struct known once = {NULL, NULL, 0, 0}, *known = &once;
     PyObject *value;
     int outcome = -1;
 
@@ -217,6 +223,7 @@ enter(PyObject *environ, const struct pair *pair, int drops)
     } else if ((value = value_object(known, pair)) != NULL) {
         if (PyDict_SetItem(environ, known->name, value) == 0)
             outcome = PyDict_GET_SIZE(environ) > before;
+        *claims |= known->is_claim;
         Py_DECREF(value);
     }
     Py_XDECREF(once.name);
@@ -226,13 +233,13 @@ enter(PyObject *environ, const struct pair *pair, int drops)
 
 /* A new dictionary; NULL without an exception if there is something to judge. */
 static PyObject *
-read_pairs(const unsigned char *at, const unsigned char *end, reader next, int drops)
+read_pairs(const unsigned char *at, const unsigned char *end, reader next, int drops, int *claims)
 {
     PyObject *environ = PyDict_New();
     struct pair pair;
 
     while (environ != NULL && at < end) {
-        if (!next(&at, end, &pair) || enter(environ, &pair, drops) != 1)
+        if (!next(&at, end, &pair) || enter(environ, &pair, drops, claims) != 1)
             Py_CLEAR(environ);
     }
     return environ;
@@ -247,11 +254,12 @@ read_pairs(const unsigned char *at, const unsigned char *end, reader next, int d
 
 struct shape {
     PyObject *environ; /* handed out as copies only; NULL: none is kept */
+    PyObject *base;    /* what is in it beside */
     uint64_t sum;      /* of the names that came last */
     int drops;
     Py_ssize_t count;
     struct {
-        PyObject *name, *value; /* the value is NULL if it was left out */
+        PyObject *name, *value; /* the value is NULL if it was left out, or is that of the base */
     } pairs[MOST_PAIRS];
 };
 
@@ -268,6 +276,7 @@ forget_shape(struct shape *shape)
     }
     shape->count = 0;
     Py_CLEAR(shape->environ);
+    Py_CLEAR(shape->base);
 }
 
 static void
@@ -280,11 +289,13 @@ forget_shapes(void)
 }
 
 static int
-has_names(const struct shape *shape, const struct pair *pairs, Py_ssize_t count, int drops)
+has_names(const struct shape *shape, const struct pair *pairs, Py_ssize_t count, int drops,
+          PyObject *base)
 {
     Py_ssize_t at;
 
-    if (shape->environ == NULL || shape->count != count || shape->drops != drops)
+    if (shape->environ == NULL || shape->count != count || shape->drops != drops ||
+        shape->base != base)
         return 0;
     for (at = 0; at < count; at++) {
         if (!is_text(shape->pairs[at].name, pairs[at].name, pairs[at].name_size))
@@ -317,71 +328,167 @@ filled(struct shape *shape, const struct pair *pairs)
     return environ;
 }
 
+/* What is in every environ, whatever the front end says; 0 or -1 as a C API function. */
+static int
+complete(PyObject *environ, PyObject *base, int claims)
+{
+    PyObject *empty;
+    int failed = base != NULL && PyDict_Update(environ, base) < 0;
+
+    if (failed || !claims)
+        return -failed;
+    empty = PyUnicode_New(0, 0);
+    failed = empty == NULL || PyDict_SetItemString(environ, claims_key, empty) < 0;
+    Py_XDECREF(empty);
+    return -failed;
+}
+
+/* Take name and value of a pair from what came of it; 0 with an exception. */
+static int
+keep_pair(struct shape *shape, const struct pair *pair, PyObject *name, PyObject *value)
+{
+    Py_ssize_t at = shape->count++;
+    int is_ours = 0;
+
+    if (name == NULL) {
+        shape->pairs[at].name =
+            PyUnicode_DecodeLatin1((const char *)pair->name, pair->name_size, NULL);
+        return shape->pairs[at].name != NULL;
+    }
+    shape->pairs[at].name = Py_NewRef(name);
+    if (shape->base != NULL)
+        is_ours = PyDict_Contains(shape->base, name);
+    if (!is_ours)
+        shape->pairs[at].value = Py_NewRef(value);
+    return is_ours >= 0;
+}
+
 /* Keep what came of the pairs.  Does nothing where memory is short. */
 static void
 keep_shape(struct shape *shape, PyObject *environ, const struct pair *pairs, Py_ssize_t count,
-           int drops)
+           int drops, PyObject *base, int claims)
 {
     PyObject *copy = PyDict_Copy(environ), *name = NULL, *value = NULL;
     Py_ssize_t at, next = 0;
-    int is_left;
+    /* First, for it may collect garbage, which may run other code. */
+    int succeeds = copy != NULL && complete(copy, base, claims) == 0;
+    int is_left, is_entered;
 
     forget_shape(shape);
-    if (copy == NULL) {
-        PyErr_Clear();
+    shape->base = Py_XNewRef(base);
+    is_left = succeeds && PyDict_Next(environ, &next, &name, &value);
+    for (at = 0; succeeds && at < count; at++) {
+        is_entered = is_left && is_text(name, pairs[at].name, pairs[at].name_size);
+        succeeds = keep_pair(shape, &pairs[at], is_entered ? name : NULL, value);
+        if (is_entered)
+            is_left = PyDict_Next(environ, &next, &name, &value);
+    }
+    if (succeeds) {
+        shape->drops = drops;
+        shape->environ = copy;
         return;
     }
-    is_left = PyDict_Next(copy, &next, &name, &value);
-    for (at = 0; at < count; at++) {
-        if (is_left && is_text(name, pairs[at].name, pairs[at].name_size)) {
-            shape->pairs[at].name = Py_NewRef(name);
-            shape->pairs[at].value = Py_NewRef(value);
-            is_left = PyDict_Next(copy, &next, &name, &value);
-        } else {
-            shape->pairs[at].name =
-                PyUnicode_DecodeLatin1((const char *)pairs[at].name, pairs[at].name_size, NULL);
-        }
-        shape->count = at + 1;
-        if (shape->pairs[at].name == NULL) {
-            PyErr_Clear();
-            forget_shape(shape);
-            Py_DECREF(copy);
-            return;
-        }
-    }
-    shape->drops = drops;
-    shape->environ = copy;
+    PyErr_Clear();
+    Py_XDECREF(copy);
+    forget_shape(shape);
 }
 
-/* As read_pairs, for the variables of a request. */
+/* What a block has to have once, and is not of the environ. */
+struct mark {
+    const char *name, *value;
+};
+
+/* 1: this is the mark; 0: this is something else; -1: it has another value. */
+static int
+judge_mark(const struct pair *pair, const struct mark *mark)
+{
+    size_t name = strlen(mark->name), value = strlen(mark->value);
+
+    if (pair->name_size != (Py_ssize_t)name || memcmp(pair->name, mark->name, name) != 0)
+        return 0;
+    return pair->value_size == (Py_ssize_t)value && memcmp(pair->value, mark->value, value) == 0
+               ? 1
+               : -1;
+}
+
+/* Take the mark out; 0 if it is not there, or with an exception. */
+static int
+unmark(PyObject *environ, const struct mark *mark)
+{
+    PyObject *value = PyDict_GetItemString(environ, mark->name);
+
+    return value != NULL && PyUnicode_CompareWithASCIIString(value, mark->value) == 0 &&
+           PyDict_DelItemString(environ, mark->name) == 0;
+}
+
+/* A block with more pairs than are looked at together, or longer names. */
 static PyObject *
-read_variables(const unsigned char *at, const unsigned char *end, reader next, int drops)
+read_unkept(const unsigned char *at, const unsigned char *end, reader next, int drops,
+            PyObject *base, const struct mark *mark)
+{
+    int claims = 0;
+    PyObject *environ = read_pairs(at, end, next, drops, &claims);
+
+    if (environ != NULL &&
+        ((mark != NULL && !unmark(environ, mark)) || complete(environ, base, claims) < 0))
+        Py_CLEAR(environ);
+    return environ;
+}
+
+/* As read_pairs of an array of them. */
+static PyObject *
+entered(const struct pair *pairs, Py_ssize_t count, int drops, int *claims)
+{
+    PyObject *environ = PyDict_New();
+    Py_ssize_t at;
+
+    for (at = 0; environ != NULL && at < count; at++) {
+        if (enter(environ, &pairs[at], drops, claims) != 1)
+            Py_CLEAR(environ);
+    }
+    return environ;
+}
+
+/* The environ of a request: its variables, and ``base`` (or NULL), whose values win. */
+static PyObject *
+read_variables(const unsigned char *at, const unsigned char *end, reader next, int drops,
+               PyObject *base, const struct mark *mark)
 {
     const unsigned char *start = at;
     struct pair pairs[MOST_PAIRS];
     struct shape *shape;
     PyObject *environ = NULL;
     Py_ssize_t count = 0;
-    uint64_t sum = (uint64_t)drops;
+    int marks = mark == NULL, claims = 0, judged;
+    uint64_t sum = (uint64_t)drops ^ (uint64_t)(uintptr_t)base;
 
     while (at < end) {
         if (count == MOST_PAIRS || !next(&at, end, &pairs[count]) ||
             pairs[count].name_size > LONGEST)
-            return read_pairs(start, end, next, drops);
+            return read_unkept(start, end, next, drops, base, mark);
+        judged = mark == NULL ? 0 : judge_mark(&pairs[count], mark);
+        if (judged) {
+            marks += judged > 0 ? 1 : 2;
+            continue;
+        }
         sum = sum * 0x9E3779B97F4A7C15u + hash_of(pairs[count].name, pairs[count].name_size);
         count++;
     }
+    if (marks != 1)
+        return NULL;
     shape = &shapes[(sum >> 32) % SHAPES];
-    if (has_names(shape, pairs, count, drops))
+    if (has_names(shape, pairs, count, drops, base))
         environ = filled(shape, pairs);
     if (environ != NULL || PyErr_Occurred())
         return environ;
-    environ = read_pairs(start, end, next, drops);
+    environ = entered(pairs, count, drops, &claims);
     if (environ != NULL && end - start <= LARGEST_BLOCK) {
         if (shape->sum == sum)
-            keep_shape(shape, environ, pairs, count, drops);
+            keep_shape(shape, environ, pairs, count, drops, base, claims);
         shape->sum = sum;
     }
+    if (environ != NULL && complete(environ, base, claims) < 0)
+        Py_CLEAR(environ);
     return environ;
 }
 

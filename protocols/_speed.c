@@ -22,13 +22,14 @@ read_block(PyObject *block, reader next)
 {
     const unsigned char *at;
     PyObject *environ;
+    int claims = 0;
 
     if (!PyBytes_CheckExact(block)) {
         PyErr_SetString(PyExc_TypeError, "the block must be bytes");
         return NULL;
     }
     at = (const unsigned char *)PyBytes_AS_STRING(block);
-    environ = read_pairs(at, at + PyBytes_GET_SIZE(block), next, 0);
+    environ = read_pairs(at, at + PyBytes_GET_SIZE(block), next, 0, &claims);
     return environ != NULL ? environ : none_unless_failed();
 }
 
@@ -77,12 +78,14 @@ next_stream(const unsigned char **at, const unsigned char *end, int kind, int nu
 /* The arguments of a request; 0 with an exception if they are others. */
 static int
 are_bytes_and_names(PyObject *const *args, Py_ssize_t count, const unsigned char **at,
-                    const unsigned char **end)
+                    const unsigned char **end, PyObject **base)
 {
-    if (count != 2 || !PyBytes_CheckExact(args[0]) || !PyFrozenSet_CheckExact(args[1])) {
-        PyErr_SetString(PyExc_TypeError, "bytes and a frozenset are needed");
+    if (count < 2 || count > 3 || !PyBytes_CheckExact(args[0]) ||
+        !PyFrozenSet_CheckExact(args[1]) || (count == 3 && !PyDict_CheckExact(args[2]))) {
+        PyErr_SetString(PyExc_TypeError, "bytes, a frozenset and perhaps a dict are needed");
         return 0;
     }
+    *base = count == 3 ? args[2] : NULL;
     *at = (const unsigned char *)PyBytes_AS_STRING(args[0]);
     *end = *at + PyBytes_GET_SIZE(args[0]);
     return 1;
@@ -93,9 +96,9 @@ fastcgi_request(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t c
 {
     const unsigned char *at, *end;
     struct record begin, params, body;
-    PyObject *environ;
+    PyObject *environ, *base;
 
-    if (!are_bytes_and_names(args, count, &at, &end))
+    if (!are_bytes_and_names(args, count, &at, &end, &base))
         return NULL;
     if (!next_record(&at, end, &begin) || begin.kind != BEGIN_REQUEST || !begin.number ||
         begin.size != 8 || begin.content[0] || begin.content[1] != RESPONDER ||
@@ -103,7 +106,8 @@ fastcgi_request(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t c
         !next_stream(&at, end, STDIN, begin.number, &body) || at != end)
         Py_RETURN_NONE;
     leave_out(args[1]);
-    environ = read_variables(params.content, params.content + params.size, next_fastcgi, 1);
+    environ = read_variables(params.content, params.content + params.size, next_fastcgi, 1, base,
+                             NULL);
     if (environ == NULL)
         return none_unless_failed();
     return Py_BuildValue("iiNy#", begin.number, (int)begin.content[2], environ, body.content,
@@ -134,10 +138,11 @@ scgi_request(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t coun
 {
     static const char first[] = "CONTENT_LENGTH\0000"; /* and its NUL */
     const unsigned char *at, *end;
+    static const struct mark mark = {"SCGI", "1"};
     Py_ssize_t size = 0;
-    PyObject *environ;
+    PyObject *environ, *base;
 
-    if (!are_bytes_and_names(args, count, &at, &end))
+    if (!are_bytes_and_names(args, count, &at, &end, &base))
         return NULL;
     if (at < end && *at == '0')
         Py_RETURN_NONE;
@@ -147,27 +152,29 @@ scgi_request(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t coun
         memcmp(at + 1, first, sizeof first) != 0)
         Py_RETURN_NONE;
     leave_out(args[1]);
-    environ = read_variables(at + 1, end - 1, next_scgi, 1);
+    environ = read_variables(at + 1, end - 1, next_scgi, 1, base, &mark);
     return environ != NULL ? environ : none_unless_failed();
 }
 
 /* The variables of a uwsgi request of which nothing else came. */
 static PyObject *
-uwsgi_request(PyObject *Py_UNUSED(module), PyObject *data)
+uwsgi_request(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t count)
 {
     const unsigned char *at;
     Py_ssize_t size;
     PyObject *environ;
 
-    if (!PyBytes_CheckExact(data)) {
-        PyErr_SetString(PyExc_TypeError, "bytes are needed");
+    if (count < 1 || count > 2 || !PyBytes_CheckExact(args[0]) ||
+        (count == 2 && !PyDict_CheckExact(args[1]))) {
+        PyErr_SetString(PyExc_TypeError, "bytes and perhaps a dict are needed");
         return NULL;
     }
-    at = (const unsigned char *)PyBytes_AS_STRING(data);
-    size = PyBytes_GET_SIZE(data) - 4;
+    at = (const unsigned char *)PyBytes_AS_STRING(args[0]);
+    size = PyBytes_GET_SIZE(args[0]) - 4;
     if (size < 0 || at[0] || at[3] || (at[1] | at[2] << 8) != size)
         Py_RETURN_NONE;
-    environ = read_variables(at + 4, at + 4 + size, next_uwsgi, 0);
+    environ = read_variables(at + 4, at + 4 + size, next_uwsgi, 0, count == 2 ? args[1] : NULL,
+                             NULL);
     return environ != NULL ? environ : none_unless_failed();
 }
 
@@ -227,7 +234,8 @@ static PyMethodDef functions[] = {
      "Number, flags, variables and body of a whole request, without the names given; or None."},
     {"scgi_request", (PyCFunction)(void (*)(void))scgi_request, METH_FASTCALL,
      "Variables of a whole request without a body, without the names given; or None."},
-    {"uwsgi_request", uwsgi_request, METH_O, "Variables that are all that came, or None."},
+    {"uwsgi_request", (PyCFunction)(void (*)(void))uwsgi_request, METH_FASTCALL,
+     "Variables that are all that came, or None."},
     {"fastcgi_pairs", fastcgi_pairs, METH_O, "The variables of a FCGI_PARAMS stream, or None."},
     {"uwsgi_pairs", uwsgi_pairs, METH_O, "The variables of a uwsgi block, or None."},
     {"scgi_pairs", scgi_pairs, METH_O, "The variables of an SCGI netstring, or None."},

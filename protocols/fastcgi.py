@@ -40,8 +40,6 @@ from protocols.fastcgi_records import (
 from protocols.fastcgi_replies import FastCgiReplies, refusal_records
 from protocols.fastcgi_stream import Stream, variables_of
 from protocols.model import (
-    CLAIM_MARK,
-    CLAIMS,
     UNKNOWN,
     Abort,
     Body,
@@ -63,6 +61,7 @@ class FastCgiCodec(FastCgiReplies):
 
     concurrent: ClassVar[bool] = True
     marks_claims: ClassVar[bool] = True
+    starts_with_base: ClassVar[bool] = True
     raw_body: ClassVar[bool] = False
 
     def __init__(self, limits: Limits) -> None:
@@ -88,7 +87,7 @@ class FastCgiCodec(FastCgiReplies):
             data = bytes(buffer)
             buffer.clear()
         else:
-            whole = whole_request(data, FOREIGN)
+            whole = whole_request(data, FOREIGN, self.limits.base)
             if whole is not None:
                 request = self._whole(data, *whole)
                 if request is not None:
@@ -132,8 +131,6 @@ class FastCgiCodec(FastCgiReplies):
         streams[number] = stream
         stream.keep = bool(flags & KEEP_CONN) and limits.keep_alive
         stream.stdin_done = True
-        if data.find(CLAIM_MARK) >= 0:  # ``in`` looks for a number first
-            environ[CLAIMS] = ""
         return stream.open(number, environ, length, body)
 
     def receive_eof(self) -> list[Event]:
@@ -299,6 +296,7 @@ class FastCgiCodec(FastCgiReplies):
                 number, stream, "413 Content Too Large", "the request body is too large"
             )
             return
+        environ.update(self.limits.base)
         request = stream.open(number, environ, length, b"")
         request.more = True
         if stream.role != RESPONDER:

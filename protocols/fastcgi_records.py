@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from struct import Struct
 from struct import error as StructError  # noqa: N812 - it is a class
-from typing import Final
+from typing import Any, Final
 
 from protocols.cgi import drop_foreign, merged
+from protocols.model import CLAIM_MARK, CLAIMS
 from protocols.speed import COMPILED, WholeRequest, fastcgi_pairs, fastcgi_request
 
 #: version, type, requestId, contentLength, paddingLength, reserved.
@@ -136,7 +137,9 @@ def decode_pairs(block: bytes) -> dict[str, str]:
     return pairs
 
 
-def split_request(data: bytes, foreign: frozenset[str]) -> WholeRequest | None:
+def split_request(
+    data: bytes, foreign: frozenset[str], base: dict[str, Any] | None = None
+) -> WholeRequest | None:
     """A whole request without a body, if that is all of ``data`` and plain to see.
 
     What ``speed.fastcgi_request`` does, with fewer kinds of requests.
@@ -160,6 +163,10 @@ def split_request(data: bytes, foreign: frozenset[str]) -> WholeRequest | None:
     except ValueError:
         return None
     drop_foreign(environ, foreign)
+    if data.find(CLAIM_MARK) >= 0:  # ``in`` looks for a number first
+        environ[CLAIMS] = ""
+    if base:
+        environ.update(base)
     return number, flags, environ, b""
 
 

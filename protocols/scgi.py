@@ -45,16 +45,10 @@ class ScgiCodec(SingleRequestCodec):
 
     def whole(self, data: bytes) -> Request | None:
         """A request without a body."""
-        environ = scgi_request(data, FOREIGN)
-        if (
-            environ is None
-            or environ.pop("SCGI", "") != "1"
-            or "" in environ
-            or len(data) > self.limits.request_header_total
-        ):
+        limits = self.limits
+        environ = scgi_request(data, FOREIGN, limits.base)
+        if environ is None or "" in environ or len(data) > limits.request_header_total:
             return None
-        if data.find(CLAIM_MARK) >= 0:
-            environ[CLAIMS] = ""
         return self.open(environ, 0)
 
     def decode(self, block: bytes) -> Request:
@@ -81,6 +75,7 @@ class ScgiCodec(SingleRequestCodec):
         environ["CONTENT_LENGTH"] = str(length)
         if self.limits.request_body and length > self.limits.request_body:
             raise _refusal("413 Content Too Large", "the request body is too large")
+        environ.update(self.limits.base)
         return self.open(environ, length)
 
     def _check_false_length(self, length: int, announced: str) -> None:

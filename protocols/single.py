@@ -22,6 +22,7 @@ class SingleRequestCodec(CgiCodec):
 
     raw_body: ClassVar[bool] = True
     marks_claims: ClassVar[bool] = True
+    starts_with_base: ClassVar[bool] = True
     #: What the log calls the block of variables.
     block: ClassVar[str] = "variables"
 

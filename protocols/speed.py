@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Final
+from typing import Any, Final
 
 from protocols.builds import WANTED
 
@@ -22,8 +22,12 @@ def _not_compiled(block: bytes) -> None:
     del block
 
 
-def _no_request(data: bytes, foreign: frozenset[str]) -> None:
-    del data, foreign
+def _no_request(data: bytes, foreign: frozenset[str], base: dict[str, Any]) -> None:
+    del data, foreign, base
+
+
+def _no_variables(data: bytes, base: dict[str, Any]) -> None:
+    del data, base
 
 
 def _no_answer(number: int, head: bytes, data: bytes) -> None:
@@ -31,9 +35,11 @@ def _no_answer(number: int, head: bytes, data: bytes) -> None:
 
 
 fastcgi_answer: Callable[[int, bytes, bytes], bytes | None] = _no_answer
-fastcgi_request: Callable[[bytes, frozenset[str]], WholeRequest | None] = _no_request
-scgi_request: Callable[[bytes, frozenset[str]], dict[str, str] | None] = _no_request
-uwsgi_request: Pairs = _not_compiled
+fastcgi_request: Callable[[bytes, frozenset[str], dict[str, Any]], WholeRequest | None] = (
+    _no_request
+)
+scgi_request: Callable[[bytes, frozenset[str], dict[str, Any]], dict[str, str] | None] = _no_request
+uwsgi_request: Callable[[bytes, dict[str, Any]], dict[str, str] | None] = _no_variables
 fastcgi_pairs: Pairs = _not_compiled
 scgi_pairs: Pairs = _not_compiled
 uwsgi_pairs: Pairs = _not_compiled

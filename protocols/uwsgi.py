@@ -80,18 +80,17 @@ class UwsgiCodec(SingleRequestCodec):
 
     def whole(self, data: bytes) -> Request | None:
         """A request that says nothing of a body."""
-        environ = uwsgi_request(data)
+        limits = self.limits
+        environ = uwsgi_request(data, limits.base)
         if (
             environ is None
             or environ.get("CONTENT_LENGTH")
             or "HTTP_TRANSFER_ENCODING" in environ
             or "" in environ
-            or len(data) > self.limits.request_header_total
+            or len(data) > limits.request_header_total
         ):
             return None
         drop_foreign(environ)
-        if data.find(CLAIM_MARK) >= 0:
-            environ[CLAIMS] = ""
         return self.open(environ, 0)
 
     def decode(self, block: bytes) -> Request:
@@ -109,6 +108,7 @@ class UwsgiCodec(SingleRequestCodec):
             environ["CONTENT_LENGTH"] = str(length)
         if self.limits.request_body and length > self.limits.request_body:
             raise _refusal("413 Content Too Large", "the request body is too large")
+        environ.update(self.limits.base)
         return self.open(environ, length)
 
     def encode_head(self, status: str, lines: str) -> bytes:

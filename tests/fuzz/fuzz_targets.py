@@ -21,8 +21,8 @@ from codec_harness import vectors
 from codec_properties import check_all, cut, single_bytes
 
 import protocols
-from gateway.environ import BadVariables, cgi_normaliser, http_mounter
-from gateway.service import _normaliser
+from gateway.environ import BadVariables, CgiNormaliser, http_mounter
+from gateway.service import _settler
 from gateway.trust import FIELDS, Forwarding, Peers
 from protocols import detect, fastcgi_records, scgi, speed, uwsgi
 from protocols.cgi import body_length, drop_foreign, variables
@@ -216,12 +216,14 @@ def check_environ(data: bytes) -> None:
     forwarding = Forwarding(Peers(trusted), FIELDS, mounts=mount is None, log=_NOBODY)
     if is_origin:
         environ = _PARSED | {name: said[name] for name in said if name.startswith("HTTP_")}
-        settle = _normaliser(http_mounter(mount), forwarding, marked=False)
+        normaliser = http_mounter(mount)
     else:
         environ = dict(said)
-        settle = _normaliser(cgi_normaliser(mount, source), forwarding, marked=False)
+        normaliser = CgiNormaliser(mount, source)
     try:
-        settle(environ)
+        if normaliser is not None:
+            normaliser.apply(environ)
+        _settler(forwarding)(environ)
     except BadVariables as error:
         plain(error)
         if is_origin:

@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 
 from gateway.environ import (
     BadVariables,
+    CgiNormaliser,
     below,
-    cgi_normaliser,
     decode_path,
     http_mounter,
     split_uri,
@@ -23,7 +23,7 @@ APP_URI, APP_PATH = "/app" + URI, "/app" + PATH
 
 def normal(variables, mount=None, source="routed"):
     environ = {"REQUEST_METHOD": "GET", **variables}
-    cgi_normaliser(mount, source)(environ)
+    CgiNormaliser(mount, source).apply(environ)
     return environ
 
 
@@ -114,7 +114,7 @@ def test_without_a_split_or_a_mount_point_the_whole_is_the_path(front_end):
 def test_the_mount_point_is_split_off_by_whole_segments(path, expected):
     assert paths({"DOCUMENT_URI": path, "REQUEST_URI": path}, "/app") == expected
     environ = {"SCRIPT_NAME": "", "PATH_INFO": path}
-    http_mounter("/app")(environ)
+    http_mounter("/app").apply(environ)
     assert (environ["SCRIPT_NAME"], environ["PATH_INFO"]) == expected
 
 
@@ -321,7 +321,7 @@ def test_any_token_is_a_method(method):
 @pytest.mark.parametrize("variables", [{"REQUEST_METHOD": ""}, {}])
 def test_without_a_method_it_is_no_request(variables):
     with pytest.raises(BadVariables, match="REQUEST_METHOD is missing"):
-        cgi_normaliser(None, "routed")(dict(variables))
+        CgiNormaliser(None, "routed").apply(dict(variables))
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,9 @@ class Wire(Carrier):
         self.worker = worker
         self.codec = codec_class("http")(Limits())
         self.settings = worker.settings
-        self.service = SimpleNamespace(normalises_all=False, protocol="http", added={})
+        self.service = SimpleNamespace(
+            normaliser=None, searches_claims=False, protocol="http", added={}
+        )
         self.own = {}
         self.peer = "peer"
         self.label = "peer\0http"

@@ -12,23 +12,24 @@ from test_whole_requests import block, whole
 
 from protocols import speed
 from protocols.cgi import FOREIGN
+from protocols.model import CLAIMS
 
 pytestmark = compiled
 
 START = (("CONTENT_LENGTH", "0"), ("SCGI", "1"))
 
 
-def by_scgi(pairs, foreign=FOREIGN):
-    return speed.scgi_request(netstring(*START, *pairs), foreign)
+def by_scgi(pairs, foreign=FOREIGN, *base):
+    return speed.scgi_request(netstring(*START, *pairs), foreign, *base)
 
 
-def by_uwsgi(pairs, foreign=FOREIGN):
+def by_uwsgi(pairs, foreign=FOREIGN, *base):
     del foreign
-    return speed.uwsgi_request(packet(*START, *pairs))
+    return speed.uwsgi_request(packet(*START, *pairs), *base)
 
 
-def by_fastcgi(pairs, foreign=FOREIGN):
-    return speed.fastcgi_request(whole(block(**dict([*START, *pairs]))), foreign)[2]
+def by_fastcgi(pairs, foreign=FOREIGN, *base):
+    return speed.fastcgi_request(whole(block(**dict([*START, *pairs]))), foreign, *base)[2]
 
 
 WAYS = {by_scgi: True, by_uwsgi: False, by_fastcgi: True}
@@ -37,6 +38,8 @@ every_way = pytest.mark.parametrize("ask", WAYS)
 
 def expected(ask, pairs, foreign=FOREIGN):
     left_out = foreign if WAYS[ask] else ()
+    if ask is by_scgi:
+        left_out = {*left_out, "SCGI"}
     return [(name, value) for name, value in (*START, *pairs) if name not in left_out]
 
 
@@ -82,6 +85,51 @@ def test_any_number_of_pairs(ask, count):
         assert [*ask(pairs).items()] == expected(ask, pairs)
         if pairs:
             pairs[turn % count] = pairs[turn % count][0], "changed"
+
+
+@every_way
+@pytest.mark.parametrize("count", [0, 1, 60])
+def test_what_every_environ_has_wins(ask, count):
+    """Whatever the front end says, and whether it is kept or not."""
+    more = [(f"HTTP_X{number}", "") for number in range(count)]
+    stream, other = object(), object()
+    bases = (
+        {"wsgi.errors": stream, "A": "ours", "B": 1},
+        {"wsgi.errors": other, "HTTP_PROXY": "ours"},
+        {},
+    )
+    for turn in range(6):
+        for base in bases:
+            for value in (str(turn), "same"):
+                pairs = [("A", value), ("HTTP_PROXY", value), *more, ("B", value)]
+                for _ in range(3):
+                    environ = ask(pairs, FOREIGN, base)
+                    assert environ == dict(expected(ask, pairs)) | base
+                    environ.clear()
+    assert bases[0] == {"wsgi.errors": stream, "A": "ours", "B": 1}
+
+
+@every_way
+@pytest.mark.parametrize("count", [0, 60])
+def test_claims_are_marked(ask, count):
+    more = [(f"HTTP_X{number}", "") for number in range(count)]
+    for name in ("HTTP_X_FORWARDED_FOR", "HTTP_FORWARDED", "HTTP_X_FORWARDED_" + "A" * 60):
+        for value in ("1", "1", "2", "2"):
+            pairs = [("A", value), (name, value), *more]
+            assert ask(pairs) == dict(expected(ask, pairs)) | {CLAIMS: ""}
+    plain = [("A", "HTTP_X_FORWARDED_FOR"), ("HTTP_FORWARD", ""), *more]
+    for _ in range(4):
+        assert CLAIMS not in ask(plain)
+
+
+@pytest.mark.parametrize("count", [0, 60])
+def test_what_is_no_scgi_is_left_to_the_codec(count):
+    more = [(f"HTTP_X{number}", "") for number in range(count)]
+    length, mark = START
+    for _ in range(4):
+        for wrong in ([length], [length, ("SCGI", "2")], [*START, mark], [*START, ("SCGI", "")]):
+            assert speed.scgi_request(netstring(*wrong, *more), FOREIGN) is None
+        assert speed.scgi_request(netstring(*START, *more), FOREIGN) is not None
 
 
 def test_names_that_look_alike():

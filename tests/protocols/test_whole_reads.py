@@ -114,8 +114,9 @@ def test_sizes_of_netstrings(size):
 
 def test_what_is_taken():
     variables = VARIABLES["foreign names"]
-    assert speed.scgi_request(netstring(*variables), FOREIGN) == dict(variables[:2])
-    assert speed.scgi_request(netstring(*variables), frozenset()) == dict(variables)
+    said = {name: value for name, value in variables if name != "SCGI"}
+    assert speed.scgi_request(netstring(*variables), FOREIGN) == {"CONTENT_LENGTH": "0"}
+    assert speed.scgi_request(netstring(*variables), frozenset()) == said
     assert speed.uwsgi_request(packet(*variables)) == dict(variables)
     assert speed.uwsgi_request(packet()) == {}
     for data in (b"", b"\0", b"\0\0\0", b"1:", b":,"):
@@ -129,8 +130,13 @@ def test_nothing_but_bytes():
             speed.scgi_request(data, FOREIGN)
         with pytest.raises(TypeError):
             speed.uwsgi_request(data)
-    with pytest.raises(TypeError):
-        speed.scgi_request(b"", {"A"})
+    names = FOREIGN
+    for wrong in ((b"", {"A"}), (b"",), (b"", names, []), (b"", names, None), (b"", names, {}, {})):
+        with pytest.raises(TypeError):
+            speed.scgi_request(*wrong)
+    for wrong in ((), (b"", []), (b"", {}, {})):
+        with pytest.raises(TypeError):
+            speed.uwsgi_request(*wrong)
 
 
 @every_family
