@@ -27,6 +27,7 @@ protocols/fastcgi_stream.py
 protocols/fastcgi_replies.py
 protocols/fastcgi.py
 gateway/environ.py
+gateway/linux.py
 gateway/carrier.py
 gateway/channel.py
 gateway/receiving.py
@@ -34,6 +35,8 @@ gateway/connection.py
 gateway/answer.py
 gateway/wsgi.py
 gateway/deadlines.py
+gateway/service.py
+gateway/acceptor.py
 """.split()
 
 #: What is imported there is looked at, but neither compiled nor judged.  Without the

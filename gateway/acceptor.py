@@ -56,6 +56,8 @@ class Acceptor:
             for service in self._services.values():
                 service.join_ends()
         self._kinds = {number: _kind(service) for number, service in self._services.items()}
+        self._connections: dict[int, Connection] = worker.connections
+        self._most_connections: int = worker.settings.worker_connections
         self.accepting = False
         self._not_before = 0.0
         self._shortage = Shortage(worker.log)
@@ -64,7 +66,7 @@ class Acceptor:
         self._next_look = 0.0
         #: Connections may wait since accepting was stopped.
         self._behind = False
-        self._at_once = 1
+        self._at_once: int = 1
         self._most = 1 if may_be_many(worker.settings) else _MOST_ALONE
 
     def numbers(self) -> list[int]:
@@ -110,8 +112,7 @@ class Acceptor:
     @property
     def is_full(self) -> bool:
         """Whether there are as many connections as there may be."""
-        worker = self._worker
-        return len(worker.connections) >= worker.settings.worker_connections
+        return len(self._connections) >= self._most_connections
 
     def _make_room(self, now: float) -> None:
         """Somebody may wait: part with connections of which there is nothing to lose."""
@@ -127,12 +128,10 @@ class Acceptor:
         )
 
     def _has_room(self) -> bool:
-        worker = self._worker
-        if self.is_full:
+        if self.is_full or (self._shortage.begun and self._shortage.lasts()):
             return False
-        if self._shortage.lasts():
-            return False
-        return worker.pool is None or worker.pool.has_room()
+        pool = self._worker.pool
+        return pool is None or bool(pool.has_room())
 
     def _stop(self) -> None:
         """Accept what the kernel has already greeted, then close our copies.
@@ -163,6 +162,7 @@ class Acceptor:
         """Accept as many as waited last time, twice as many if all of those came."""
         worker = self._worker
         listener = self.listeners[number]
+        service = self._services[number]
         for _ in range(self._at_once):
             if not worker.retiring and not self._has_room():
                 self._behind = True
@@ -183,8 +183,9 @@ class Acceptor:
                 self._at_once = 1
                 return
             sock, address = accepted
-            self._shortage.look_at(sock.fileno())
-            self._open(self._services[number], sock, address)
+            if sock.fileno() > self._shortage.highest:
+                self._shortage.look_at(sock.fileno())
+            self._open(service, sock, address)
         self._at_once = min(self._at_once * 2, self._most)
 
     def _open(self, service: Service, sock: Sock, address: Any) -> None:
@@ -192,15 +193,18 @@ class Acceptor:
         if connection is None:
             return
         worker = self._worker
-        counts = not service.is_unix and service.proxy_protocol == "off"
-        if counts and not self.crowd.admits(connection, address[0]):
+        is_counted = self.crowd.limit and not service.is_unix and service.proxy_protocol == "off"
+        if is_counted and not self.crowd.admits(connection, address[0]):
             connection.close()
             return
         if (self._behind or worker.late) and not service.is_unix:
             waited = seconds_since_data(sock)
             self._behind = waited > _BEHIND
             worker.since = worker.now - waited
-        worker.guarded(connection, connection.open)
+        try:  # as Worker.guarded, whose calls cost more than what it guards from
+            connection.open()
+        except Exception:  # noqa: BLE001 - logged there
+            worker.fault(connection)
         worker.since = worker.now
 
     def _take_over(self) -> bool:
@@ -228,12 +232,16 @@ class Acceptor:
                 sock.close()
                 return None
             own = _addresses(service, sock, address)
-            connection = self._kinds[service.listener](self._worker, service, sock, peer, own)
+            kind = self._kinds[service.listener]
+            if kind is Connection:  # by its name: so the call is compiled too
+                connection = Connection(self._worker, service, sock, peer, own)
+            else:
+                connection = kind(self._worker, service, sock, peer, own)
         except Exception:
             self._worker.log.critical("%s: a fault of the server", peer, exc_info=True)
             sock.close()
             return None
-        self._worker.connections[connection.number] = connection
+        self._connections[connection.number] = connection
         return connection
 
 
@@ -250,7 +258,10 @@ def _addresses(service: Service, sock: Sock, address: Any) -> Mapping[str, str]:
     """SERVER_* and REMOTE_* of a connection (RFC 3875 section 4.1) that others do not share."""
     if service.is_unix or not service.codec_class.origin:
         return NOTHING
-    remote = {"REMOTE_ADDR": unmapped(address[0]), "REMOTE_PORT": str(address[1])}
+    host: str = address[0]
+    if host.startswith(":"):  # else nothing is to be looked at
+        host = unmapped(host)
+    remote = {"REMOTE_ADDR": host, "REMOTE_PORT": str(address[1])}
     if "SERVER_NAME" in service.base:
         return remote
     return server_variables(sock.getsockname()) | remote

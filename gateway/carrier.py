@@ -22,7 +22,6 @@ class Carrier:
     ``service``   what all connections of its bind have in common.
     ``own``       what is in the environ of its requests beside what is in all of the service.
     ``peer``      what the logs call the peer.
-    ``label``     peer and protocol, as the scoreboard has them.
     ``slots``     how many of its requests may run at once.
     ``gone``      nothing can be sent any more.
     ``closing``   nothing more is read; it closes when all is answered.
@@ -33,7 +32,6 @@ class Carrier:
         "closing",
         "codec",
         "gone",
-        "label",
         "own",
         "peer",
         "send_flags",
@@ -49,7 +47,6 @@ class Carrier:
     codec: Codec
     own: Mapping[str, Any]
     peer: str
-    label: str
     slots: int
     gone: bool
     closing: bool

@@ -234,7 +234,8 @@ class Channel(Carrier):
 
     def _drop(self) -> None:
         self.gone = True
-        self.output.clear()
+        if self.output is not NOTHING_WAITS:
+            self.output.clear()
 
     def _queued(self, *, wait: bool = False) -> float:
         self.release()

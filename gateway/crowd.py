@@ -23,17 +23,17 @@ class Crowd:
     """
 
     def __init__(self, settings: Settings, log: Logger) -> None:
-        self._limit = settings.limit_conn
+        self.limit = settings.limit_conn
         self._proxies = Peers(settings.forwarded_allow_ips)
         self._lines = Sparing(log)
         self._counts: dict[str, int] = {}
 
     def admits(self, connection: Connection, address: str) -> bool:
         """Whether its client may have this connection too; then it is counted."""
-        if not self._limit or not connection.codec.origin or address in self._proxies:
+        if not self.limit or not connection.codec.origin or address in self._proxies:
             return True
         count = self._counts.get(address, 0)
-        if count >= self._limit:
+        if count >= self.limit:
             self._lines.warn(
                 "refused a connection of %s: it has %d already (limit_conn)", address, count
             )

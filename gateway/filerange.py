@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
+    from gateway.accepted import Sock
     from protocols.model import Request
 
 #: Of send(2): more follows at once, and goes into the same packet.
@@ -31,7 +32,7 @@ class FileRange:
         self.count = count
         self.release = release
 
-    def send(self, sock: socket.SocketType, most: int) -> int:
+    def send(self, sock: Sock, most: int) -> int:
         """Send up to ``most`` bytes; return how many.  Raises OSError."""
         count = os.sendfile(sock.fileno(), self.number, self.offset, min(self.count, most))
         if count == 0:
@@ -73,7 +74,7 @@ class FramedRange(FileRange):
             return False
         return not self.count or self.request.aborted
 
-    def send_framed(self, sock: socket.SocketType) -> int:
+    def send_framed(self, sock: Sock) -> int:
         """Send some of the record, or of what stands around it.
 
         Returns by how much ``count`` is less.  Raises OSError.

@@ -231,7 +231,6 @@ class _Connection(Carrier):
             "wsgi.run_once": True,
         }
         self.peer = "the web server"
-        self.label = f"{self.peer}\0{CGI}"
         self.gone = False
         self.slots = 1
         self.send_flags = 0

@@ -78,7 +78,6 @@ class ProxiedConnection(Connection):
     def _take_addresses(self, announced: Announced) -> None:
         """The connection is its client's from here on."""
         self.peer = f"{announced.source}:{announced.source_port} through {self.peer}"
-        self.label = f"{self.peer}\0{self.service.protocol}"
         if not self.codec.origin:
             return  # the front end says who its client is
         own = {

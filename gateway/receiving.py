@@ -87,8 +87,6 @@ class Receiver(Channel):
         #: What is in the environ of its requests beside what is in every one of the service.
         self.own = own
         self.peer = peer
-        #: What the scoreboard says of every request of this connection.
-        self.label = f"{peer}\0{service.protocol}"
         self.number = sock.fileno()
         self.codec = service.codec_class(service.limits)
         self.slots = service.limits.multiplex if self.codec.concurrent else 1
@@ -193,7 +191,6 @@ class Receiver(Channel):
         self.service = chosen = service.choices[protocol]
         if self.peer == service.peer:
             self.peer = chosen.peer
-        self.label = f"{self.peer}\0{chosen.protocol}"
         if not chosen.codec_class.origin:  # else it has what a connection starts with
             self.own = NOTHING
             self.codec.close()

@@ -20,21 +20,21 @@ class Shortage:
 
     def __init__(self, log: logging.Logger) -> None:
         self._log = log
-        self._begun = False
+        self.begun = False
         limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         self._limit = sys.maxsize if limit == resource.RLIM_INFINITY else limit
         #: The highest descriptor that is none of the reserve: the lowest are given first.
-        self._highest = self._limit - 1 - int(self._limit * _RESERVE)
+        self.highest = self._limit - 1 - int(self._limit * _RESERVE)
 
     def begin(self, reason: str) -> None:
         """Accepting waits, for this reason."""
-        if not self._begun:
-            self._begun = True
+        if not self.begun:
+            self.begun = True
             self._log.error("%s", reason)
 
     def look_at(self, number: int) -> None:
         """A connection has this descriptor."""
-        if number > self._highest:
+        if number > self.highest:
             self.begin(
                 f"{number + 1} descriptors of {self._limit} (RLIMIT_NOFILE) are open: "
                 "accepting waits"
@@ -42,15 +42,15 @@ class Shortage:
 
     def lasts(self) -> bool:
         """Whether accepting still has to wait: the next descriptor would be of the reserve."""
-        if not self._begun:
+        if not self.begun:
             return False
         try:
             number = os.open(os.devnull, os.O_RDONLY)
         except OSError:
             return True
         os.close(number)
-        if number > self._highest:
+        if number > self.highest:
             return True
-        self._begun = False
+        self.begun = False
         self._log.info("there are descriptors again: accepting goes on")
         return False

@@ -338,16 +338,16 @@ class Worker:
                 else:
                     connection.on_event(mask)
             except Exception:  # noqa: BLE001 - logged there
-                self._fault(connection)
+                self.fault(connection)
 
     def guarded(self, connection: Connection, step: Callable[[], None]) -> None:
         """Take a step of a connection; a fault of ours ends that and nothing else."""
         try:
             step()
         except Exception:  # noqa: BLE001 - logged there
-            self._fault(connection)
+            self.fault(connection)
 
-    def _fault(self, connection: Connection) -> None:
+    def fault(self, connection: Connection) -> None:
         """A fault of ours ends the connection that it met, not the worker."""
         if not self.orders.are_open():
             raise _DescriptorsClosedError

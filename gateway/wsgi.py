@@ -122,7 +122,8 @@ class Exchange(Answer):
         # As scoreboard.describe: the call itself would cost as much again.
         text = (
             f"{environ['REQUEST_METHOD']}\0{environ['SERVER_PROTOCOL']}\0"
-            f"{environ.get('REMOTE_ADDR', '')}\0{connection.label}\0{uri}"
+            f"{environ.get('REMOTE_ADDR', '')}\0{connection.peer}\0"
+            f"{connection.service.protocol}\0{uri}"
         )
         seat.begin(self.serial, self.clock, text.encode(), BUSY)
         if connection.settings.fastcgi_stderr:

@@ -94,6 +94,11 @@ class Http1Codec(Http1Bodies):
             known = self._memory.heads.get(data)
             if known is not None:
                 return [Request(0, known.copy())]
+            known = self._memory.last_heads.get(data)
+            if known is not None:
+                self._state = DONE
+                self.closing = True
+                return [Request(0, known.copy(), 0, b"", False, False)]
         events: list[Event] = []
         try:
             if at_start and data.find(END_OF_HEAD) + 4 == len(data) > 4 and data[0] > _FIRST_BYTES:
@@ -193,10 +198,11 @@ class Http1Codec(Http1Bodies):
             known = self._memory.last_blocks.get(block)
         if known is not None and PATH in start:
             environ = known | start
-            if keep_alive and LENGTH not in environ and environ["REQUEST_METHOD"] != "HEAD":
-                self._memory.learn_head(head, environ)
-                events.append(Request(0, environ))
-                return
+            if LENGTH not in environ and environ["REQUEST_METHOD"] != "HEAD":
+                self._memory.learn_head(head, environ, keep_alive=keep_alive)
+                if keep_alive:
+                    events.append(Request(0, environ))
+                    return
         else:
             environ = self._parse(head, start)
             keep_alive = self.limits.keep_alive and self._parser_keeps_alive()

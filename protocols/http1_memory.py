@@ -44,15 +44,17 @@ class Memory:
     ``last_blocks``  the same, in a request that is the last of its connection.
     ``heads``   the environ of a whole head, of a plain line and a remembered block: of a
                 request with no body that keeps its connection and is no HEAD.
+    ``last_heads``  the same, of a request that is the last of its connection.
     """
 
-    __slots__ = ("_seen", "blocks", "heads", "last_blocks", "lines")
+    __slots__ = ("_seen", "blocks", "heads", "last_blocks", "last_heads", "lines")
 
     def __init__(self) -> None:
         self.lines: dict[bytes, dict[str, str]] = {}
         self.blocks: dict[bytes, dict[str, str]] = {}
         self.last_blocks: dict[bytes, dict[str, str]] = {}
         self.heads: dict[bytes, dict[str, str]] = {}
+        self.last_heads: dict[bytes, dict[str, str]] = {}
         self._seen: set[int] = set()
 
     def learn_line(self, line: bytes, start: dict[str, str]) -> None:
@@ -70,10 +72,10 @@ class Memory:
         ):
             _keep(self.blocks if keep_alive else self.last_blocks, block, environ)
 
-    def learn_head(self, head: bytes, environ: dict[str, str]) -> None:
+    def learn_head(self, head: bytes, environ: dict[str, str], *, keep_alive: bool) -> None:
         """The same for a whole head, which the caller has judged as above."""
         if len(head) <= LARGEST_HEAD and self._came_before(head):
-            _keep(self.heads, head, environ)
+            _keep(self.heads if keep_alive else self.last_heads, head, environ)
 
     def _came_before(self, part: bytes) -> bool:
         number = hash(part)

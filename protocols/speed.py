@@ -22,11 +22,11 @@ def _not_compiled(block: bytes) -> None:
     del block
 
 
-def _no_request(data: bytes, foreign: frozenset[str], base: dict[str, Any]) -> None:
+def _no_request(data: bytes, foreign: frozenset[str], base: dict[str, Any] | None = None) -> None:
     del data, foreign, base
 
 
-def _no_variables(data: bytes, base: dict[str, Any]) -> None:
+def _no_variables(data: bytes, base: dict[str, Any] | None = None) -> None:
     del data, base
 
 

@@ -22,6 +22,8 @@ from gateway.answer import ABANDONED, EXPIRED
 from gateway.carrier import Carrier
 from gateway.interrupts import Abandoned, RequestTimeout, interrupt, withdraw
 from gateway.scoreboard import Board
+from gateway.service import Service
+from gateway.settings import Settings
 from gateway.watchdog import GRACE, Watchdog
 from gateway.wsgi import Exchange
 from protocols import codec_class
@@ -35,12 +37,9 @@ class Wire(Carrier):
         self.worker = worker
         self.codec = codec_class("http")(Limits())
         self.settings = worker.settings
-        self.service = SimpleNamespace(
-            normaliser=None, searches_claims=False, protocol="http", added={}
-        )
+        self.service = Service("http", Settings(), logging.getLogger("gateway"))
         self.own = {}
         self.peer = "peer"
-        self.label = "peer\0http"
         self.gone = False
         self.slots = 1
         self.closing = False

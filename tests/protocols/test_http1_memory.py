@@ -114,6 +114,29 @@ def test_a_remembered_head_in_other_company():
     assert codec.receive(head) == []
 
 
+def test_a_remembered_head_that_is_the_last():
+    """It ends its connection, as it did when it was new; what follows is nobody's."""
+    head = b"GET /a HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
+    limits = Limits()
+    for _ in range(6):
+        codec = Http1Codec(limits)
+        (request,) = codec.receive(head)
+        assert (request.keep_alive, request.more, codec.closing) == (False, False, True)
+        assert request.environ["PATH_INFO"] == "/a"
+        request.environ.clear()
+        assert codec.receive(head) == []
+        assert codec.receive_eof() == []
+    assert [*limits.memory.last_heads] == [head]
+    assert head not in limits.memory.heads
+    for cut in range(1, len(head)):
+        codec = Http1Codec(limits)
+        (request,) = [*codec.receive(head[:cut]), *codec.receive(head[cut:])]
+        assert (request.keep_alive, codec.closing) == (False, True)
+    kept = b"GET /a HTTP/1.1\r\nHost: a\r\n\r\n"
+    codec = Http1Codec(limits)
+    assert [request.keep_alive for request in codec.receive(kept + head + kept)] == [True, False]
+
+
 def test_what_an_application_does_to_its_environ_is_not_remembered():
     limits = Limits()
     for _ in range(7):
@@ -131,11 +154,13 @@ def test_it_is_bounded():
             memory.learn_line(b"GET /%d HTTP/1.1" % number, {})
             memory.learn_block(b"X: %d" % number, {}, keep_alive=True)
             memory.learn_block(b"Y: %d" % number, {}, keep_alive=False)
-            memory.learn_head(b"Z: %d" % number, {})
+            memory.learn_head(b"Z: %d" % number, {}, keep_alive=True)
+            memory.learn_head(b"Z: -%d" % number, {}, keep_alive=False)
     assert 0 < len(memory.lines) <= 256
     assert 0 < len(memory.blocks) <= 256
     assert 0 < len(memory.last_blocks) <= 256
     assert 0 < len(memory.heads) <= 256
+    assert 0 < len(memory.last_heads) <= 256
     memory = Memory()
     for number in range(5000):
         memory.learn_line(b"GET /%d HTTP/1.1" % number, {})
