@@ -402,8 +402,10 @@ def test_a_disk_that_is_full_is_507_and_spoils_nothing(full, protocol, framing, 
         peer = full.connect(protocol, kind)
         whole = peer.encode("/echo", method="POST", body=numbered(size), **framed(framing))
         # A body that is whole when it is first read needs no disk: its end comes later.
+        # The first to ask may be served before the beginning is read, the second is not.
         peer.send(whole[:-600])
-        assert full.ask("http", "/pid").status == 200
+        for _ in range(2):
+            assert full.ask("http", "/pid").status == 200
         peer.send(whole[-600:])
         answer = peer.answer()
         assert (answer.status, answer.whole) == (507, True)
