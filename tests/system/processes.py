@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import select
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import tempfile
+import termios
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -52,6 +55,20 @@ def wait_for(condition: Callable[[], object], what: str, timeout: float = TIMEOU
         assert monotonic() < deadline, f"waited {timeout} s in vain: {what}"
         sleep(0.005)
     return found
+
+
+def is_read(sock: socket.socket) -> bool:
+    """Whether the other end, on this machine, has read all that was sent."""
+    if struct.unpack("i", fcntl.ioctl(sock, termios.TIOCOUTQ, bytes(4)))[0]:
+        return False
+    if sock.family == socket.AF_UNIX:
+        return True
+    ends = [f"{sock.getpeername()[1]:04X}", f"{sock.getsockname()[1]:04X}"]
+    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+        _, local, remote, _, queues, *_ = line.split()
+        if [local[-4:], remote[-4:]] == ends:
+            return int(queues.partition(":")[2], 16) == 0
+    raise LookupError(f"no connection between the ports {ends}")
 
 
 def environment(more: dict[str, str] | None = None) -> dict[str, str]:
