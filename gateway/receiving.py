@@ -83,7 +83,7 @@ class Receiver(Channel):
     ) -> None:
         super().__init__(sock, worker.settings, worker.budget)
         self.worker = worker
-        self.service: Service = service
+        self.service = service
         #: What is in the environ of its requests beside what is in every one of the service.
         self.own = own
         self.peer = peer
