@@ -26,6 +26,7 @@
 /* Bytes that are moved without giving up the lock. */
 #define SMALL 65536
 #define MOST_PIECES 1024 /* IOV_MAX of Linux */
+#define FEW_PIECES 64    /* room for more is no thread's stack's: threading.stack_size() */
 
 struct socket {
     PyObject_HEAD
@@ -165,16 +166,13 @@ socket_send(PyObject *self, PyObject *const *arguments, Py_ssize_t given)
 }
 
 static PyObject *
-send_pieces(int number, PyObject *pieces, int flags)
+send_viewed(int number, PyObject *pieces, Py_ssize_t count, int flags, Py_buffer *views,
+            struct iovec *parts)
 {
-    Py_buffer views[MOST_PIECES];
-    struct iovec parts[MOST_PIECES];
     struct msghdr message = {.msg_iov = parts};
-    Py_ssize_t count = PySequence_Fast_GET_SIZE(pieces), total = 0, at;
+    Py_ssize_t total = 0, at;
     ssize_t sent = -1;
 
-    if (count > MOST_PIECES)
-        count = MOST_PIECES; /* as of a full socket: the caller goes on with the rest */
     for (at = 0; at < count; at++) {
         PyObject *piece = PySequence_Fast_GET_ITEM(pieces, at);
 
@@ -197,6 +195,31 @@ send_pieces(int number, PyObject *pieces, int flags)
     if (sent >= 0)
         return PyLong_FromSsize_t(sent);
     return PyErr_Occurred() ? NULL : PyErr_SetFromErrno(PyExc_OSError);
+}
+
+static PyObject *
+send_pieces(int number, PyObject *pieces, int flags)
+{
+    Py_buffer few_views[FEW_PIECES], *views = few_views;
+    struct iovec few_parts[FEW_PIECES], *parts = few_parts;
+    Py_ssize_t count = PySequence_Fast_GET_SIZE(pieces);
+    PyObject *sent = NULL;
+
+    if (count > MOST_PIECES)
+        count = MOST_PIECES; /* as of a full socket: the caller goes on with the rest */
+    if (count > FEW_PIECES) {
+        views = PyMem_New(Py_buffer, count);
+        parts = PyMem_New(struct iovec, count);
+    }
+    if (views == NULL || parts == NULL)
+        PyErr_NoMemory();
+    else
+        sent = send_viewed(number, pieces, count, flags, views, parts);
+    if (count > FEW_PIECES) {
+        PyMem_Free(views);
+        PyMem_Free(parts);
+    }
+    return sent;
 }
 
 static PyObject *

@@ -156,9 +156,11 @@ class Answer:
         codec = self.codec
         if self.started or request.head_only or not (codec.raw_body or codec.frames_files):
             return False
+        if not codec.raw_body and self.connection.has_framed_file():
+            return False  # each that waits holds a descriptor
         piece = wrapper.file_range()
-        if piece is None:
-            return False
+        if piece is None or (not codec.raw_body and piece.count <= codec.most_framed):
+            return False  # what fits in one record is as well read
         status = self._checked_status()
         declared = self.announced
         if declared > piece.count or not piece.count:
@@ -188,8 +190,12 @@ class Answer:
         tail = codec.errors(request, "".join(self.errors)) if self.errors else b""
         tail += codec.end(request)
         request.ended = False  # until the file is sent
-        framed = FramedRange(piece, request, codec.most_framed, edges)
+        framed = FramedRange(piece, request, codec.most_framed, edges, self._file_cut)
         self.connection.write_file(head, framed, tail)
+
+    def _file_cut(self) -> None:
+        self._log_error("the file was cut while it was sent: the answer is shorter than announced")
+        self.connection.cut(self.request)
 
     def _send(self, piece: bytes, length: int = UNKNOWN) -> bool:
         """Send a piece, with the head before the first; True if it was too long and was cut."""

@@ -66,6 +66,10 @@ class Carrier:
         """Send ``head``, a range of a file and ``tail``.  Raises ClientDisconnected."""
         raise NotImplementedError
 
+    def has_framed_file(self) -> bool:
+        """Whether a file waits to go out in records; without a lock."""
+        return False
+
     def cut(self, request: Request) -> None:
         """End a started answer so that the peer can tell that it is not whole."""
         raise NotImplementedError

@@ -188,6 +188,9 @@ class Channel(Carrier):
                 raise ClientDisconnected(str(error)) from None
         self._queued()
 
+    def has_framed_file(self) -> bool:
+        return self.output.waiting < self.output.size
+
     def has_left(self) -> bool:
         """Whether the peer has closed the connection, by one look at it; from any thread.
 

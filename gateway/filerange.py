@@ -49,7 +49,7 @@ class FramedRange(FileRange):
     request is aborted, the range ends with the record that has begun.
     """
 
-    __slots__ = ("_behind", "_edge", "_edges", "_left", "_most", "request")
+    __slots__ = ("_behind", "_edge", "_edges", "_left", "_most", "cut", "request")
 
     def __init__(
         self,
@@ -57,31 +57,41 @@ class FramedRange(FileRange):
         request: Request,
         most: int,
         edges: Callable[[int], tuple[bytes, bytes]],
+        cut: Callable[[], None],
     ) -> None:
         super().__init__(plain.number, plain.offset, plain.count, plain.release)
         self.request = request
         self._most = most
         self._edges = edges
+        #: Called if the file turns out to be too short.
+        self.cut = cut
         #: What is still to be sent of the record, and of what stands between two.
         self._left = 0
         self._edge = b""
         self._behind = b""
 
     @property
+    def is_between(self) -> bool:
+        """Whether no record has begun."""
+        return not (self._left or self._edge)
+
+    @property
     def is_over(self) -> bool:
         """Whether no record has begun, and none will."""
-        if self._left or self._edge:
-            return False
-        return not self.count or self.request.aborted
+        return self.is_between and (not self.count or self.request.aborted)
 
     def send_framed(self, sock: Sock) -> int:
         """Send some of the record, or of what stands around it.
 
         Returns by how much ``count`` is less.  Raises OSError.
         """
-        if not (self._left or self._edge):
-            self._left = min(self._most, self.count)
-            self._edge, self._behind = self._edges(self._left)
+        if self.is_between:
+            # What a record announces has to be there: behind one that is cut nothing is understood.
+            left = min(self._most, self.count, os.fstat(self.number).st_size - self.offset)
+            if left <= 0:
+                raise FileTooShort("a file was cut while it was sent")
+            self._left = left
+            self._edge, self._behind = self._edges(left)
         if self._edge:
             sent = sock.send(self._edge, _MORE)
             self._edge = self._edge[sent:]

@@ -14,7 +14,7 @@ from functools import partial
 from typing import IO, TYPE_CHECKING, Final
 
 from gateway.budget import Budget, SpoolFull
-from gateway.filerange import FileRange, FramedRange
+from gateway.filerange import FileRange, FileTooShort, FramedRange
 
 if TYPE_CHECKING:
     from gateway.accepted import Sock
@@ -209,7 +209,14 @@ class Output:
             self._uncount(piece.count)
             self._let_go_of(piece)
             return 0
-        count = piece.send_framed(sock)
+        try:
+            count = piece.send_framed(sock)
+        except FileTooShort:
+            self.released.append(piece.cut)
+            if not piece.is_between:
+                raise
+            piece.request.aborted = True  # others' answers, before and behind it, are whole
+            return 0
         self._uncount(count)
         return count
 

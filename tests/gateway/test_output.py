@@ -3,6 +3,7 @@
 import os
 import socket
 import threading
+from functools import partial
 from itertools import cycle
 
 import pytest
@@ -122,7 +123,7 @@ def test_a_file_goes_out_in_records(pair, tmp_path, most):
         for name, count in (("a", 299_900), ("b", 1), ("c", most), ("d", most + 1)):
             plain = FileRange(file.fileno(), 7, count, lambda name=name: released.append(name))
             output.append(b"head ")
-            output.append_file(FramedRange(plain, Request(1, {}), most, edges))
+            output.append_file(FramedRange(plain, Request(1, {}), most, edges, list))
             output.append(b"tail")
             expected += b"head " + records_of(numbered(300_000)[7 : 7 + count], most) + b"tail"
         assert output.waiting == 4 * 9
@@ -141,7 +142,7 @@ def test_a_file_that_nobody_wants_ends_with_its_record(pair, tmp_path):
         output = Output(1000, None, Budget())
         for stream in (1, 2, 3):
             plain = FileRange(file.fileno(), 0, 3_000_000, lambda n=stream: released.append(n))
-            output.append_file(FramedRange(plain, Request(stream, {}), 2001, edges))
+            output.append_file(FramedRange(plain, Request(stream, {}), 2001, edges, list))
             output.append(b"tail")
         output.flush(pair[0])
         output.end_file(1)
@@ -159,18 +160,24 @@ def test_a_file_that_nobody_wants_ends_with_its_record(pair, tmp_path):
     assert (output.size, output.waiting) == (0, 0)
 
 
-def test_a_file_in_records_that_was_cut_is_an_error_and_is_let_go(pair, tmp_path):
+def test_a_file_in_records_that_was_cut_ends_with_a_whole_record(pair, tmp_path):
+    """And says so: the request is over, and its answer not whole."""
     path = tmp_path / "file"
     path.write_bytes(b"x" * 100)
+    said = []
+    request = Request(1, {})
     with path.open("rb") as file:
         output = Output(1000, None, Budget())
+        plain = FileRange(file.fileno(), 0, 200, partial(said.append, "let go"))
+        cut = partial(said.append, "cut")
         output.append_file(
-            FramedRange(FileRange(file.fileno(), 0, 200, list), Request(1, {}), 64, edges)
+            FramedRange(plain, request, 64, lambda size: (b"<%d>" % size, b"|"), cut)
         )
-        with pytest.raises(OSError, match="cut while it was sent"):
-            drain(output, pair)
-        output.clear()
-    assert output.released == [list]
+        assert drain(output, pair) == b"<64>" + b"x" * 64 + b"|<36>" + b"x" * 36 + b"|"
+    for release in output.released:
+        release()
+    assert said == ["cut", "let go"]
+    assert (request.aborted, request.ended) == (True, True)
     assert (output.size, output.waiting) == (0, 0)
 
 

@@ -15,6 +15,7 @@ import pytest
 from clients import (
     END,
     PARAMS,
+    RESET,
     SINGLE,
     STDIN,
     TIMEOUT,
@@ -633,6 +634,36 @@ def test_a_file_that_is_aborted_ends_with_its_record(serve, threads, name):
         assert answer.whole
         follow(server, peer)
         closed_once(server, "fastcgi", f"{name}{kind}")
+
+
+def test_a_file_that_is_cut_is_not_taken_for_whole(serve, threads, name):
+    """Nor is what stands behind a record that is not whole taken for records."""
+    server = serve(RULES, "--threads", threads, protocols=("fastcgi",), kinds=("tcp",))
+    large = server.folder / "large"
+    with open(large, "wb") as file:
+        file.truncate(60_000_000)
+    peer = server.connect("fastcgi", receive_buffer=4096)
+    peer.start(f"/file-large?{name}")
+    answer = peer.head()
+    os.truncate(large, 1000)
+    assert sum(map(len, peer.pieces(answer))) < 60_000_000
+    assert peer.rest() == b""
+    assert peer.ended == RESET
+    server.wait_for_log("the file was cut while it was sent")
+    closed_once(server, "fastcgi", name)
+    follow(server, server.connect("fastcgi"))
+
+
+def test_files_that_wait_behind_each_other_are_not_all_open(serve, threads, name):
+    server = serve(RULES, "--threads", threads, protocols=("fastcgi",), kinds=("tcp",))
+    (server.folder / "large").write_bytes(numbered(2_000_000))
+    peer = server.connect("fastcgi", receive_buffer=4096)
+    numbers = range(1, 31)
+    peer.send(b"".join(FastCgi.encode(f"/file-large?{name}", number=n) for n in numbers))
+    for number in numbers:
+        assert len(peer.answer(number=number).body) == 2_000_000
+        files = [file for file in opened(server.workers[0]) if file.endswith("/large")]
+        assert len(files) <= 1 + int(threads)
 
 
 def test_a_request_that_is_aborted_while_it_waits_does_not_run(serve):

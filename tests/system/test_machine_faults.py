@@ -249,17 +249,17 @@ def test_what_is_being_served_has_descriptors_left(tmp_path):
 
 BREAKS_CONNECTIONS = """
 import os
-from gateway.receiving import Receiver
 from app import app
+from protocols.http1 import Http1Codec
 
-make = Receiver.__init__
+make = Http1Codec.__init__
 
 def broken(*args):
     if os.path.exists("broken"):
         raise RuntimeError("on purpose")
     make(*args)
 
-Receiver.__init__ = broken
+Http1Codec.__init__ = broken  # which the constructor of a connection calls
 """
 
 

@@ -6,6 +6,7 @@ import os
 import re
 import signal
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from time import monotonic
 
@@ -434,8 +435,9 @@ def test_a_worker_that_holds_the_gil_is_replaced_and_names_its_request(serve, th
     assert "in app\n" in server.log, "the stack"
     server.wait_for_log(rf"GET /hold\?name=me from 127.0.0.1:\d+: lost after .* worker {silent}")
     assert server.ask().status == 200
-    access = Path(server.folder, "access.log").read_text()
-    assert re.search(r"/hold\?name=me.* aborted\n", access)
+    access = Path(server.folder, "access.log")
+    aborted = partial(re.search, r"/hold\?name=me.* aborted\n")
+    wait_for(lambda: aborted(access.read_text()), "the line in the access log")
 
 
 # Commands
