@@ -213,10 +213,7 @@ class Output:
             count = piece.send_framed(sock)
         except FileTooShort:
             self.released.append(piece.cut)
-            if not piece.is_between:
-                raise
-            piece.request.aborted = True  # others' answers, before and behind it, are whole
-            return 0
+            raise
         self._uncount(count)
         return count
 

@@ -160,24 +160,22 @@ def test_a_file_that_nobody_wants_ends_with_its_record(pair, tmp_path):
     assert (output.size, output.waiting) == (0, 0)
 
 
-def test_a_file_in_records_that_was_cut_ends_with_a_whole_record(pair, tmp_path):
-    """And says so: the request is over, and its answer not whole."""
+def test_a_file_in_records_that_was_cut_is_an_error_and_is_let_go(pair, tmp_path):
     path = tmp_path / "file"
     path.write_bytes(b"x" * 100)
     said = []
-    request = Request(1, {})
     with path.open("rb") as file:
         output = Output(1000, None, Budget())
         plain = FileRange(file.fileno(), 0, 200, partial(said.append, "let go"))
         cut = partial(said.append, "cut")
-        output.append_file(
-            FramedRange(plain, request, 64, lambda size: (b"<%d>" % size, b"|"), cut)
-        )
-        assert drain(output, pair) == b"<64>" + b"x" * 64 + b"|<36>" + b"x" * 36 + b"|"
+        bars = partial(FramedRange, plain, Request(1, {}), 64, lambda size: (b"<%d>" % size, b"|"))
+        output.append_file(bars(cut))
+        with pytest.raises(OSError, match="cut while it was sent"):
+            drain(output, pair)
+        output.clear()
     for release in output.released:
         release()
     assert said == ["cut", "let go"]
-    assert (request.aborted, request.ended) == (True, True)
     assert (output.size, output.waiting) == (0, 0)
 
 

@@ -637,7 +637,7 @@ def test_a_file_that_is_aborted_ends_with_its_record(serve, threads, name):
 
 
 def test_a_file_that_is_cut_is_not_taken_for_whole(serve, threads, name):
-    """Nor is what stands behind a record that is not whole taken for records."""
+    """It ends with a reset: behind a record that is not whole nothing could be told apart."""
     server = serve(RULES, "--threads", threads, protocols=("fastcgi",), kinds=("tcp",))
     large = server.folder / "large"
     with open(large, "wb") as file:
@@ -647,7 +647,8 @@ def test_a_file_that_is_cut_is_not_taken_for_whole(serve, threads, name):
     answer = peer.head()
     os.truncate(large, 1000)
     assert sum(map(len, peer.pieces(answer))) < 60_000_000
-    assert peer.rest() == b""
+    assert not answer.whole
+    peer.rest()  # the beginning of a record, perhaps
     assert peer.ended == RESET
     server.wait_for_log("the file was cut while it was sent")
     closed_once(server, "fastcgi", name)
