@@ -4,9 +4,10 @@
  * of that type which the server uses, with the same meaning, and two that spare an
  * ioctl(2) by way of fcntl.
  *
- * A call that cannot wait, and moves little, keeps the interpreter's lock: to give
+ * A call that cannot wait, and receives little, keeps the interpreter's lock: to give
  * it up and take it again costs as much as the call, and where threads compute it
- * would be had again after 5 ms only.
+ * would be had again after 5 ms only.  Sending gives it up: who has answered lets
+ * the others have their turn before it begins the next request.
  */
 
 #define PY_SSIZE_T_CLEAN
@@ -23,7 +24,7 @@
 #include <termios.h>
 #include <unistd.h>
 
-/* Bytes that are moved without giving up the lock. */
+/* Bytes that are received without giving up the lock. */
 #define SMALL 65536
 #define MOST_PIECES 1024 /* IOV_MAX of Linux */
 #define FEW_PIECES 64    /* room for more is no thread's stack's: threading.stack_size() */
@@ -154,13 +155,9 @@ socket_send(PyObject *self, PyObject *const *arguments, Py_ssize_t given)
     if (!takes("send", given, 1, 2) || !argument(arguments, given, 1, 0, &flags) ||
         PyObject_GetBuffer(arguments[0], &data, PyBUF_SIMPLE) < 0)
         return NULL;
-    if (data.len <= SMALL) {
-        count = send(number, data.buf, (size_t)data.len, (int)flags);
-    } else {
-        Py_BEGIN_ALLOW_THREADS
-        count = send(number, data.buf, (size_t)data.len, (int)flags);
-        Py_END_ALLOW_THREADS
-    }
+    Py_BEGIN_ALLOW_THREADS
+    count = send(number, data.buf, (size_t)data.len, (int)flags);
+    Py_END_ALLOW_THREADS
     PyBuffer_Release(&data);
     return count < 0 ? PyErr_SetFromErrno(PyExc_OSError) : PyLong_FromSsize_t(count);
 }
@@ -170,7 +167,7 @@ send_viewed(int number, PyObject *pieces, Py_ssize_t count, int flags, Py_buffer
             struct iovec *parts)
 {
     struct msghdr message = {.msg_iov = parts};
-    Py_ssize_t total = 0, at;
+    Py_ssize_t at;
     ssize_t sent = -1;
 
     for (at = 0; at < count; at++) {
@@ -180,12 +177,9 @@ send_viewed(int number, PyObject *pieces, Py_ssize_t count, int flags, Py_buffer
             break;
         parts[at].iov_base = views[at].buf;
         parts[at].iov_len = (size_t)views[at].len;
-        total += views[at].len;
     }
     message.msg_iovlen = (size_t)at;
-    if (at == count && total <= SMALL) {
-        sent = sendmsg(number, &message, flags);
-    } else if (at == count) {
+    if (at == count) {
         Py_BEGIN_ALLOW_THREADS
         sent = sendmsg(number, &message, flags);
         Py_END_ALLOW_THREADS
