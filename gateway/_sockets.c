@@ -240,15 +240,6 @@ socket_fileno(PyObject *self, PyObject *Py_UNUSED(nothing))
 }
 
 static PyObject *
-socket_detach(PyObject *self, PyObject *Py_UNUSED(nothing))
-{
-    int number = number_of(self);
-
-    ((struct socket *)self)->number = -1;
-    return PyLong_FromLong(number);
-}
-
-static PyObject *
 socket_close(PyObject *self, PyObject *Py_UNUSED(nothing))
 {
     int number = number_of(self);
@@ -375,7 +366,6 @@ static PyMethodDef methods[] = {
     {"send", (PyCFunction)(void (*)(void))socket_send, METH_FASTCALL, NULL},
     {"sendmsg", (PyCFunction)(void (*)(void))socket_sendmsg, METH_FASTCALL, NULL},
     {"fileno", socket_fileno, METH_NOARGS, NULL},
-    {"detach", socket_detach, METH_NOARGS, NULL},
     {"close", socket_close, METH_NOARGS, NULL},
     {"shutdown", socket_shutdown, METH_O, NULL},
     {"setsockopt", socket_setsockopt, METH_VARARGS, NULL},

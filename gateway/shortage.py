@@ -33,12 +33,10 @@ class Shortage:
             self._log.error("%s", reason)
 
     def look_at(self, number: int) -> None:
-        """A connection has this descriptor."""
-        if number > self.highest:
-            self.begin(
-                f"{number + 1} descriptors of {self._limit} (RLIMIT_NOFILE) are open: "
-                "accepting waits"
-            )
+        """A connection has this descriptor, which is above ``highest``."""
+        self.begin(
+            f"{number + 1} descriptors of {self._limit} (RLIMIT_NOFILE) are open: accepting waits"
+        )
 
     def lasts(self) -> bool:
         """Whether accepting still has to wait: the next descriptor would be of the reserve."""

@@ -249,15 +249,6 @@ def test_closed(pair):
     assert client.recv(1) == b""
 
 
-def test_detached(pair):
-    client, ours = pair
-    number = ours.detach()
-    assert ours.fileno() == -1
-    os.write(number, b"x")
-    os.close(number)
-    assert client.recv(2) == b"x"
-
-
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 def test_let_go_of(listener):
     client, ours, _ = waiting(listener)
