@@ -28,6 +28,7 @@ protocols/fastcgi_replies.py
 protocols/fastcgi.py
 gateway/environ.py
 gateway/linux.py
+gateway/serving.py
 gateway/carrier.py
 gateway/channel.py
 gateway/receiving.py
@@ -37,6 +38,7 @@ gateway/wsgi.py
 gateway/deadlines.py
 gateway/service.py
 gateway/acceptor.py
+gateway/worker.py
 """.split()
 
 #: What is imported there is looked at, but neither compiled nor judged.  Without the

@@ -6,7 +6,7 @@ import os
 import sys
 from functools import partial
 from logging import DEBUG, INFO
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from gateway.carrier import Carrier
 from gateway.disconnects import AnswerLost, ClientDisconnected, TakesTooLittle
@@ -15,10 +15,6 @@ from gateway.filerange import FileRange, FramedRange
 from gateway.filewrapper import FileWrapper
 from gateway.scoreboard import LostRequest
 from protocols.model import UNAVAILABLE, UNKNOWN, Headers, Request
-
-if TYPE_CHECKING:
-    from gateway.worker import Worker
-
 
 #: What has become of a request's deadline.
 IN_TIME: Final = 0
@@ -82,7 +78,7 @@ class Answer:
     def __init__(self, connection: Carrier, request: Request) -> None:
         self.connection: Carrier = connection
         self.codec = connection.codec
-        self.worker: Worker = connection.worker
+        self.worker = connection.worker
         self.request: Request = request
         self.status: str | None = None
         self.headers: Headers = ()

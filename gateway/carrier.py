@@ -11,6 +11,7 @@ from protocols.native import mypyc_attr
 if TYPE_CHECKING:
     from gateway.filerange import FileRange
     from gateway.service import Service
+    from gateway.serving import Serving
     from gateway.settings import Settings
 
 
@@ -41,7 +42,7 @@ class Carrier:
         "worker",
     )
 
-    worker: Any  # a Worker, or what has its place where there is none
+    worker: Serving
     settings: Settings
     service: Service
     codec: Codec

@@ -188,7 +188,9 @@ class Connection(Receiver):
                 again = False
             loop_is_needed = not again and self._step_back()
         if again:
-            self.worker.queue.put((self, monotonic()))
+            queue = self.worker.queue
+            assert queue is not None
+            queue.put((self, monotonic()))
         elif loop_is_needed:
             self.send_later()
 

@@ -14,7 +14,7 @@ from gateway.poller import READ
 
 if TYPE_CHECKING:
     from gateway.connection import Connection
-    from gateway.worker import Worker
+    from gateway.serving import Serving
 
 #: How long a closed connection is still read between two reads, and in a worker
 #: that leaves; seconds.
@@ -33,12 +33,12 @@ _HURRY_KEPT = 5.0
 _PART = 16
 
 
-def due(worker: Worker, now: float) -> list[Connection]:
+def due(worker: Serving, now: float) -> list[Connection]:
     """The connections at which anything may be due; in a worker that retires, all of them.
 
     Those that nobody has waited on for long are most, and are only looked at.
     """
-    connections: dict[int, Connection] = worker.connections
+    connections = worker.connections
     if worker.retiring:
         return list(connections.values())
     settings = worker.settings
@@ -121,7 +121,7 @@ def _sweep_bodies(connection: Connection, now: float, patience: float) -> None:
         connection.settle()
 
 
-def make_room(worker: Worker, now: float) -> int:
+def make_room(worker: Serving, now: float) -> int:
     """Close connections that nothing is lost with, the oldest first; return how many.
 
     So those that only hold a place take it from each other, and not from a client

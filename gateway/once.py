@@ -20,7 +20,6 @@ from itertools import count
 from logging import Logger
 from threading import get_ident
 from time import monotonic
-from types import SimpleNamespace
 from typing import IO, Any, BinaryIO, ClassVar
 
 from gateway.accesslog import AccessLog
@@ -37,6 +36,7 @@ from gateway.process import apply_environment
 from gateway.requesthooks import install
 from gateway.scoreboard import Board
 from gateway.service import Service
+from gateway.serving import Serving
 from gateway.settings import Settings
 from gateway.sources import Resolved
 from gateway.startup import change_folder
@@ -248,20 +248,19 @@ class _Connection(Carrier):
         """Call the application and send its answer."""
         seat = Board(1).seat(0)
         seat.ident = get_ident()
-        self.worker = SimpleNamespace(
-            access=access,
-            after_request=None if access is None else access.log,
-            application=application,
-            hooks=resolved.hooks,
-            is_fork=False,
-            last_serial=0,
-            late=False,
-            log=self._log,
-            retiring=False,
-            serial=count(1),
-            view=WorkerView(os.getpid(), self._log, self.settings, 0),
-        )
-        install(self.worker)
+        self.worker = place = Serving()
+        place.access = access
+        place.after_request = None if access is None else access.log
+        place.application = application
+        place.hooks = resolved.hooks
+        place.is_fork = False
+        place.last_serial = 0
+        place.late = False
+        place.log = self._log
+        place.retiring = False
+        place.serial = count(1)
+        place.view = WorkerView(os.getpid(), self._log, self.settings, 0)
+        install(place)
         exchange = Exchange(self, request)
         signal.signal(signal.SIGTERM, partial(self._on_term, request))
         os.register_at_fork(after_in_child=partial(self._let_go, exchange))

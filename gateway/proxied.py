@@ -15,7 +15,7 @@ from protocols.proxy_protocol import Announced, ProxyHeader
 if TYPE_CHECKING:
     from gateway.accepted import Sock
     from gateway.service import Service
-    from gateway.worker import Worker
+    from gateway.serving import Serving
 
 #: More than a header; what is not one of its bytes stays with the kernel.
 _PEEK_SIZE = 2048
@@ -28,7 +28,7 @@ class ProxiedConnection(Connection):
 
     def __init__(
         self,
-        worker: Worker,
+        worker: Serving,
         service: Service,
         sock: Sock,
         peer: str,

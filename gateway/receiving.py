@@ -25,7 +25,7 @@ from protocols.native import mypyc_attr
 if TYPE_CHECKING:
     from gateway.accepted import Sock
     from gateway.service import Service
-    from gateway.worker import Worker
+    from gateway.serving import Serving
 
 #: Enough for most heads; while a body arrives more is read at once.
 _READ_SIZE: Final = 16384
@@ -75,7 +75,7 @@ class Receiver(Channel):
 
     def __init__(
         self,
-        worker: Worker,
+        worker: Serving,
         service: Service,
         sock: Sock,
         peer: str,

@@ -8,11 +8,11 @@ from gateway.hooks import RequestView, ResponseView
 from gateway.interrupts import RequestTimeout
 
 if TYPE_CHECKING:
-    from gateway.worker import Worker
+    from gateway.serving import Serving
     from gateway.wsgi import Exchange
 
 
-def install(worker: Worker) -> None:
+def install(worker: Serving) -> None:
     """Put ``pre_request`` before the application and ``post_request`` behind the answer."""
     before = worker.hooks.get("pre_request")
     after = worker.hooks.get("post_request")

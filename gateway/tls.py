@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from gateway.accepted import Sock
     from gateway.budget import Budget
     from gateway.service import Service
-    from gateway.worker import Worker
+    from gateway.serving import Serving
 
 #: The most that a record holds (RFC 8446 section 5.1).
 _RECORD = 1 << 14
@@ -181,7 +181,7 @@ class TlsConnection(ProxiedConnection):
 
     def __init__(
         self,
-        worker: Worker,
+        worker: Serving,
         service: Service,
         sock: Sock,
         peer: str,

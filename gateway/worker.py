@@ -20,7 +20,6 @@ from contextlib import suppress
 from functools import partial
 from itertools import count
 from mmap import PAGESIZE, mmap
-from queue import SimpleQueue
 from time import monotonic, time
 from typing import TYPE_CHECKING, Any
 from wsgiref.handlers import format_date_time
@@ -43,6 +42,7 @@ from gateway.poller import READ, make_poller
 from gateway.pool import Pool, Seats
 from gateway.replacing import EXIT_BROKEN, Replacing
 from gateway.scoreboard import IDLE, Board, Seat
+from gateway.serving import Serving
 from gateway.settings import Settings
 from gateway.sockets import Listener
 from gateway.stillness import STOOD_STILL
@@ -52,7 +52,6 @@ from protocols.model import Codec
 
 if TYPE_CHECKING:
     from gateway.service import Service
-    from gateway.wsgi import Exchange
 
 #: Exit codes of a worker.
 EXIT_OK = 0
@@ -74,7 +73,7 @@ class _DescriptorsClosedError(Exception):
     """The application has closed what is not its own."""
 
 
-class Worker:
+class Worker(Serving):
     """Serves the application on inherited listening sockets until told to leave."""
 
     def __init__(
@@ -102,14 +101,10 @@ class Worker:
         self.view = view or WorkerView(os.getpid(), log, settings, 0)
         where = [str(listener) for listener in listeners]
         self.server_view = ServerView(os.getppid(), log, settings, where)
-        self.application: Callable[..., Any] = application or _no_application
+        self.application = application or _no_application
         self._is_loaded = application is not None
-        #: Called with each request that is over and the seconds it took, if not None.
-        self.after_request: Callable[[Exchange, float], None] | None = None
-        if access is not None:
-            self.after_request = access.log
+        self.after_request = None if access is None else access.log
         self.serial = count(1)
-        #: The request with which the worker has served ``max_requests``; 0: there is none.
         self.last_serial = 0
         if settings.max_requests:
             jitter = random.randint(0, settings.max_requests_jitter)  # noqa: S311 - no secret
@@ -125,24 +120,16 @@ class Worker:
         self.leaving = threading.Lock()
         #: Held while a thread is given up, from its client's answer to the line in the log.
         self.giving_up = threading.Lock()
-        #: Whether this process is a child that the application forked.
         self.is_fork = False
-        #: When the loop last came back from waiting (monotonic).
         self.now = monotonic()
-        #: Since when what is read now may have been waiting, as far as that is known.
         self.since = self.now
-        #: Whether the loop was away so long that clients may have left meanwhile.
         self.late = False
         self.poller = make_poller(settings.poller)
-        self.connections: dict[int, Connection] = {}
+        self.connections = {}
         self.seats = Seats(board)
         self.pool = Pool(self, self.seats) if settings.threads > 1 else None
-        #: Connections with something to do, or None where the loop does it all.
-        self.queue: SimpleQueue[tuple[Connection, float]] | None = None
-        if self.pool is not None:
-            self.queue = self.pool.queue
-        #: Where the loop sits.
-        self.seat: Seat = self._own_seat()
+        self.queue = None if self.pool is None else self.pool.queue
+        self.seat = self._own_seat()
         self.acceptor = Acceptor(self, listeners, services, handover)
         self._handover = handover
         self.replacing = Replacing(self, pipe)

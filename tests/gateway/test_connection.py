@@ -12,6 +12,7 @@ from gateway.budget import Budget
 from gateway.connection import Connection
 from gateway.poller import READ, make_poller
 from gateway.service import Service
+from gateway.serving import Serving
 from gateway.settings import Settings
 from protocols.model import Request
 
@@ -31,22 +32,28 @@ class Hooked:
             then()
 
 
+class Place(Serving):
+    """A worker with threads, as far as a connection sees it."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.queue = SimpleQueue()
+        self.now = self.since = 1.0
+        self.budget = Budget()
+        self.retiring = False
+        self.log = SimpleNamespace(info=lambda *_: None)
+        self.poller = make_poller("auto")
+        self.handed_back = []
+
+    def hand_back(self, connection) -> None:
+        self.handed_back.append(connection)
+
+
 @pytest.fixture(params=["fastcgi", "http"])
 def connection(request):
     ours, theirs = socket.socketpair()
     settings = Settings(threads=4)
-    worker = SimpleNamespace(
-        settings=settings,
-        queue=SimpleQueue(),
-        now=1.0,
-        budget=Budget(),
-        since=1.0,
-        retiring=False,
-        handed_back=[],
-        log=SimpleNamespace(info=lambda *_: None),
-        poller=make_poller("auto"),
-    )
-    worker.hand_back = worker.handed_back.append
+    worker = Place(settings)
     made = Connection(worker, Service(request.param, settings, None), ours, "peer", {})
     worker.poller.register(made.number, READ)
     made.interest = READ

@@ -11,6 +11,7 @@ from gateway.budget import Budget
 from gateway.connection import Connection
 from gateway.deadlines import due
 from gateway.service import Service
+from gateway.serving import Serving
 from gateway.settings import Settings
 
 NOW = 1000.0
@@ -21,9 +22,9 @@ SETTINGS = Settings(keepalive=20, fastcgi_keepalive=40, client_header_timeout=10
 def connection():
     """One that was served and is kept, since this very moment."""
     ours, theirs = socket.socketpair()
-    worker = SimpleNamespace(
-        settings=SETTINGS, now=NOW, budget=Budget(), retiring=False, connections={}
-    )
+    worker = Serving()
+    worker.settings, worker.budget = SETTINGS, Budget()
+    worker.now, worker.retiring, worker.connections = NOW, False, {}
     made = Connection(worker, Service("http", SETTINGS, None), ours, "peer", {})
     made.partial = False
     worker.connections[made.number] = made

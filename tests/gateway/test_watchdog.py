@@ -23,6 +23,7 @@ from gateway.carrier import Carrier
 from gateway.interrupts import Abandoned, RequestTimeout, interrupt, withdraw
 from gateway.scoreboard import Board
 from gateway.service import Service
+from gateway.serving import Serving
 from gateway.settings import Settings
 from gateway.watchdog import GRACE, Watchdog
 from gateway.wsgi import Exchange
@@ -67,6 +68,19 @@ class Wire(Carrier):
         self.given_up.append(request)
 
 
+class Place(Serving):
+    """A worker, as far as an exchange and the watchdog see it."""
+
+    def __init__(self, application, log) -> None:
+        self.application = application
+        self.log = log
+        self.serial = count(1)
+        self.last_serial = 0
+        self.after_request = self.access = None
+        self.retiring = self.is_fork = self.late = False
+        self.giving_up = threading.Lock()
+
+
 class Bench:
     """A worker with one seat and a watchdog that looks when it is told to."""
 
@@ -80,23 +94,12 @@ class Bench:
         self.problems = []
         handler.emit = self._note
         log.addHandler(handler)
-        self.worker = SimpleNamespace(
-            settings=SimpleNamespace(
-                timeout=timeout, slow_request_timeout=slow, fastcgi_stderr=False
-            ),
-            application=application,
-            serial=count(1),
-            last_serial=0,
-            after_request=None,
-            access=None,
-            log=log,
-            retiring=False,
-            is_fork=False,
-            late=False,
-            seats=SimpleNamespace(taken=[self.seat]),
-            replacing=SimpleNamespace(replace_thread=self.replaced.append),
-            giving_up=threading.Lock(),
+        self.worker = Place(application, log)
+        self.worker.settings = SimpleNamespace(
+            timeout=timeout, slow_request_timeout=slow, fastcgi_stderr=False
         )
+        self.worker.seats = SimpleNamespace(taken=[self.seat])
+        self.worker.replacing = SimpleNamespace(replace_thread=self.replaced.append)
         self.wire = Wire(self.worker)
         self.dog = Watchdog(self.worker)
 
