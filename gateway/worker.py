@@ -290,11 +290,13 @@ class Worker(Serving):
             for _ in range(len(self._handed_back)):
                 connection = self._handed_back.popleft()
                 self.guarded(connection, connection.look_again)
-            if not acceptor.accepting or self.retiring:
+            # Once: a signal between two looks must not end a loop that has yet to accept the last.
+            retiring = self.retiring
+            if retiring or not acceptor.accepting:
                 acceptor.review(now)
             if now >= self._next_sweep or self.stopping:
                 self._sweep(now)
-            if self.retiring and (not connections or now >= self.deadline):
+            if retiring and (not connections or now >= self.deadline):
                 break
 
     def _put_off_sweep(self) -> None:
