@@ -29,6 +29,8 @@ protocols/fastcgi.py
 gateway/environ.py
 gateway/linux.py
 gateway/serving.py
+gateway/scoreboard.py
+gateway/output.py
 gateway/carrier.py
 gateway/channel.py
 gateway/receiving.py
@@ -37,6 +39,8 @@ gateway/answer.py
 gateway/wsgi.py
 gateway/deadlines.py
 gateway/service.py
+gateway/crowd.py
+gateway/shortage.py
 gateway/acceptor.py
 gateway/worker.py
 """.split()

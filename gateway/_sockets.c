@@ -8,6 +8,9 @@
  * it up and take it again costs as much as the call, and where threads compute it
  * would be had again after 5 ms only.  Sending gives it up: who has answered lets
  * the others have their turn before it begins the next request.
+ *
+ * And a lock for ``with``, of which a connection has one: threading.Lock parses
+ * arguments each time, and there are none.
  */
 
 #define PY_SSIZE_T_CLEAN
@@ -386,6 +389,91 @@ static PyTypeObject Socket = {
     .tp_methods = methods,
 };
 
+struct lock {
+    PyObject_HEAD
+    PyThread_type_lock handle;
+    int is_held;
+};
+
+static PyObject *
+lock_new(PyTypeObject *type, PyObject *arguments, PyObject *named)
+{
+    struct lock *made;
+
+    if (PyTuple_GET_SIZE(arguments) || (named != NULL && PyDict_GET_SIZE(named))) {
+        PyErr_SetString(PyExc_TypeError, "Lock() takes no arguments");
+        return NULL;
+    }
+    made = PyObject_New(struct lock, type);
+    if (made == NULL)
+        return NULL;
+    made->is_held = 0;
+    made->handle = PyThread_allocate_lock();
+    if (made->handle == NULL) {
+        Py_DECREF(made);
+        return PyErr_NoMemory();
+    }
+    return (PyObject *)made;
+}
+
+static void
+lock_dealloc(PyObject *self)
+{
+    struct lock *lock = (struct lock *)self;
+
+    if (lock->handle != NULL) {
+        if (lock->is_held)
+            PyThread_release_lock(lock->handle);
+        PyThread_free_lock(lock->handle);
+    }
+    PyObject_Free(self);
+}
+
+static PyObject *
+lock_enter(PyObject *self, PyObject *Py_UNUSED(nothing))
+{
+    struct lock *lock = (struct lock *)self;
+
+    if (!PyThread_acquire_lock(lock->handle, NOWAIT_LOCK)) {
+        Py_BEGIN_ALLOW_THREADS
+        PyThread_acquire_lock(lock->handle, WAIT_LOCK);
+        Py_END_ALLOW_THREADS
+    }
+    lock->is_held = 1;
+    Py_RETURN_TRUE;
+}
+
+static PyObject *
+lock_exit(PyObject *self, PyObject *const *Py_UNUSED(raised), Py_ssize_t Py_UNUSED(given))
+{
+    struct lock *lock = (struct lock *)self;
+
+    if (!lock->is_held) {
+        PyErr_SetString(PyExc_RuntimeError, "release unlocked lock");
+        return NULL;
+    }
+    lock->is_held = 0;
+    PyThread_release_lock(lock->handle);
+    Py_RETURN_NONE;
+}
+
+static PyMethodDef lock_methods[] = {
+    {"__enter__", lock_enter, METH_NOARGS, NULL},
+    {"__exit__", (PyCFunction)(void (*)(void))lock_exit, METH_FASTCALL, NULL},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyTypeObject Lock = {
+    PyVarObject_HEAD_INIT(NULL, 0)
+    .tp_name = "gateway._sockets.Lock",
+    .tp_basicsize = sizeof(struct lock),
+    .tp_dealloc = lock_dealloc,
+    .tp_flags = Py_TPFLAGS_DEFAULT,
+    .tp_doc = "A lock for ``with``.",
+    .tp_methods = lock_methods,
+    .tp_new = lock_new,
+};
+
 /* A connection that waits at a listening socket, and its peer's address; None if none does. */
 static PyObject *
 accept_connection(PyObject *Py_UNUSED(module), PyObject *listener)
@@ -434,10 +522,11 @@ PyInit__sockets(void)
 {
     PyObject *module;
 
-    if (PyType_Ready(&Socket) < 0)
+    if (PyType_Ready(&Socket) < 0 || PyType_Ready(&Lock) < 0)
         return NULL;
     module = PyModule_Create(&definition);
-    if (module != NULL && PyModule_AddObjectRef(module, "Socket", (PyObject *)&Socket) < 0)
+    if (module != NULL && (PyModule_AddObjectRef(module, "Socket", (PyObject *)&Socket) < 0 ||
+                           PyModule_AddObjectRef(module, "Lock", (PyObject *)&Lock) < 0))
         Py_CLEAR(module);
     return module;
 }

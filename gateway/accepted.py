@@ -1,10 +1,11 @@
-"""The sockets of connections: native where those are built, else the standard library's."""
+"""Sockets of connections and their locks: native where built, else the standard library's."""
 
 from __future__ import annotations
 
 import socket
+import threading
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from typing import TYPE_CHECKING, Any
 
 from protocols.builds import WANTED
@@ -19,8 +20,12 @@ if TYPE_CHECKING:
 #: none waits.  Raises OSError.  None where it is not built.
 accept: Callable[[int], tuple[Sock, Any] | None] | None = None
 
+#: A lock that is held by ``with``, and in no other way.
+Lock: Callable[[], AbstractContextManager[bool, None]] = threading.Lock
+
 if WANTED:
     with suppress(ImportError):  # not Linux, or no compiler was there when this was installed
         from gateway import _sockets
 
         accept = _sockets.accept
+        Lock = _sockets.Lock

@@ -90,7 +90,7 @@ class Answer:
         self.iterable: Any = None
         self.in_app = False
         self.expired = IN_TIME
-        self.serial = next(connection.worker.serial)
+        self.serial = connection.worker.next_serial()
         #: What the application wrote to wsgi.errors, if the front end gets it too.
         self.errors: list[str] | None = None
 

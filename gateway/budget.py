@@ -25,6 +25,10 @@ class SpoolFull(OSError):
         super().__init__(ENOSPC, "worker_spool_size is used up")
 
 
+class NotKept(OSError):
+    """Neither the disk nor memory takes what waits."""
+
+
 class Allowance:
     """Bytes that may still be kept; for any thread."""
 

@@ -7,10 +7,10 @@ Whoever holds no lock may wait; whoever holds it never waits.
 from __future__ import annotations
 
 import select
-from threading import Lock
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
+from gateway.accepted import Lock
 from gateway.carrier import Carrier
 from gateway.disconnects import ClientDisconnected, TakesTooLittle, disconnected
 from gateway.filerange import FileRange
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from gateway.budget import Budget
     from gateway.settings import Settings
 
+
+#: As a constant of this module it is no look into a dictionary, when this is compiled.
+_LOCK: Final = Lock
 
 #: What the poller reports of a peer that has left, beside POLLHUP and POLLERR.
 _LEFT: Final = getattr(select, "POLLRDHUP", 0)
@@ -50,7 +53,7 @@ class Channel(Carrier):
     def __init__(self, sock: Sock, settings: Settings, budget: Budget) -> None:
         self.sock = sock
         self.settings = settings
-        self.lock = Lock()
+        self.lock = _LOCK()
         self.budget = budget
         #: What waits to be sent: most connections never have anything that does.
         self.output: Output = NOTHING_WAITS

@@ -362,9 +362,9 @@ class Connection(Receiver):
 
     def _has_unread(self) -> bool:
         """Whether the peer sent, or may still send, what nobody will read."""
-        if self.codec.concurrent:
+        if self.service.concurrent:
             return True  # FastCGI streams that nobody asked for: flup's client ends FCGI_DATA late
-        return self.codec.origin and has_unread(self.sock)
+        return self.service.origin and has_unread(self.sock)
 
     def _discard(self, data: bytes) -> None:
         if data:

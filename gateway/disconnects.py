@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gateway.output import NotKept
+from gateway.budget import NotKept
 
 
 class ClientDisconnected(ConnectionError):

@@ -18,7 +18,8 @@ from protocols.headers import TOKEN
 Environ = dict[str, str]
 
 #: Empty means absent: some front ends always send these.
-_OPTIONAL: Final = ("AUTH_TYPE", "CONTENT_TYPE", "HTTPS", "REMOTE_IDENT", "REMOTE_USER")
+#: A list, for a compiled loop over it needs no iterator.
+_OPTIONAL: Final = ["AUTH_TYPE", "CONTENT_TYPE", "HTTPS", "REMOTE_IDENT", "REMOTE_USER"]
 _TRUE: Final = frozenset({"on", "1", "true", "yes", "https"})
 _METHODS: Final = frozenset({"DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"})
 _NO_BODY_METHODS: Final = frozenset({"GET", "HEAD"})

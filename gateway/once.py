@@ -258,7 +258,7 @@ class _Connection(Carrier):
         place.late = False
         place.log = self._log
         place.retiring = False
-        place.serial = count(1)
+        place.next_serial = count(1).__next__
         place.view = WorkerView(os.getpid(), self._log, self.settings, 0)
         install(place)
         exchange = Exchange(self, request)

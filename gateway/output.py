@@ -13,8 +13,9 @@ from contextlib import suppress
 from functools import partial
 from typing import IO, TYPE_CHECKING, Final
 
-from gateway.budget import Budget, SpoolFull
+from gateway.budget import Budget, NotKept, SpoolFull
 from gateway.filerange import FileRange, FileTooShort, FramedRange
+from protocols.native import mypyc_attr
 
 if TYPE_CHECKING:
     from gateway.accepted import Sock
@@ -33,10 +34,7 @@ def _trimmed(rest: memoryview) -> memoryview:
     return memoryview(bytes(rest)) if 2 * len(rest) < memoryview(rest.obj).nbytes else rest
 
 
-class NotKept(OSError):
-    """Neither the disk nor memory takes what waits."""
-
-
+@mypyc_attr(allow_interpreted_subclasses=True)
 class Output:
     """A queue of bytes for one socket.  The caller holds the connection's lock."""
 
@@ -301,4 +299,4 @@ class _Nothing(Output):
         raise TypeError("this queue is nobody's")
 
 
-NOTHING_WAITS: Output = _Nothing(0, None, Budget(0, 0))
+NOTHING_WAITS: Final[Output] = _Nothing(0, None, Budget(0, 0))

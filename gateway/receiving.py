@@ -89,7 +89,7 @@ class Receiver(Channel):
         self.peer = peer
         self.number = sock.fileno()
         self.codec = service.codec_class(service.limits)
-        self.slots = service.limits.multiplex if self.codec.concurrent else 1
+        self.slots = service.slots
         #: Requests, and what the protocol says between answers, in order.  Mostly one at
         #: a time: a list, for an idle connection would keep ten times as much in a deque.
         self.pending: list[Request | bytes] = []
@@ -138,7 +138,7 @@ class Receiver(Channel):
             self._refuse(error)
         else:
             self._take_all(events)
-            if codec.closing and codec.concurrent:
+            if codec.closing and self.service.concurrent:
                 self.closing = True
             elif self.first and self.first != first and explain(self.first, self.service.protocol):
                 # Not wrong yet to this codec, but it never can be right.
@@ -195,7 +195,7 @@ class Receiver(Channel):
             self.own = NOTHING
             self.codec.close()
             self.codec = chosen.codec_class(chosen.limits)
-            self.slots = chosen.limits.multiplex if self.codec.concurrent else 1
+            self.slots = chosen.slots
 
     def _take_all(self, events: list[Event]) -> None:
         if events:

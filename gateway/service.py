@@ -80,6 +80,8 @@ class Service:
         "base",
         "choices",
         "codec_class",
+        "concurrent",
+        "copies_errors",
         "guard",
         "is_unix",
         "keepalive",
@@ -87,11 +89,13 @@ class Service:
         "limits",
         "listener",
         "normaliser",
+        "origin",
         "peer",
         "protocol",
         "proxy_protocol",
         "searches_claims",
         "settle_claims",
+        "slots",
         "tls",
     )
 
@@ -119,6 +123,13 @@ class Service:
         self.peer = f"a peer on {protocol if self.tls is None else HTTPS}"
         name = "http" if protocol == AUTO else protocol
         self.codec_class: type[Codec] = codec or codec_class(name)
+        #: What the codec says of itself, and what follows: each connection asks.
+        self.origin = self.codec_class.origin
+        self.concurrent = self.codec_class.concurrent
+        #: How many requests of one connection may run at once.
+        self.slots = settings.fastcgi_multiplex_max if self.concurrent else 1
+        #: Whether the front end gets a copy of ``wsgi.errors``.
+        self.copies_errors = settings.fastcgi_stderr
         self.base: dict[str, Any] = {
             "GATEWAY_INTERFACE": "CGI/1.1",
             "wsgi.version": (1, 0),

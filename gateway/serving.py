@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from logging import Logger
 from typing import TYPE_CHECKING, Any
 
@@ -42,8 +42,8 @@ class Serving:
     application: Callable[..., Any]
     #: Called with each request that is over and the seconds it took, if not None.
     after_request: Callable[[Exchange, float], None] | None
-    #: The numbers of its requests.
-    serial: Iterator[int]
+    #: Gives each request its number; from any thread.
+    next_serial: Callable[[], int]
     #: The request with which the worker has served ``max_requests``; 0: there is none.
     last_serial: int
     #: Whether this process is a child that the application forked.

@@ -104,7 +104,7 @@ class Worker(Serving):
         self.application = application or _no_application
         self._is_loaded = application is not None
         self.after_request = None if access is None else access.log
-        self.serial = count(1)
+        self.next_serial = count(1).__next__
         self.last_serial = 0
         if settings.max_requests:
             jitter = random.randint(0, settings.max_requests_jitter)  # noqa: S311 - no secret

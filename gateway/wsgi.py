@@ -126,7 +126,7 @@ class Exchange(Answer):
             f"{connection.service.protocol}\0{uri}"
         )
         seat.begin(self.serial, self.clock, text.encode(), BUSY)
-        if connection.settings.fastcgi_stderr:
+        if connection.service.copies_errors:
             buffered = environ["wsgi.errors"] = _Buffered(environ["wsgi.errors"])
             self.errors = buffered.parts
         self.in_app = True

@@ -7,13 +7,15 @@ says where its block starts and ends, and what is in it.
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Final
 
 from protocols.cgi import CgiCodec
 from protocols.model import Body, Event, Limits, ProtocolError, Request
 from protocols.native import mypyc_attr
 
-_HEAD, _BODY, _DONE = range(3)
+_HEAD: Final = 0
+_BODY: Final = 1
+_DONE: Final = 2
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)

@@ -11,9 +11,9 @@ import pytest
 from test_output import Line, numbered, on_disk, short_sends
 
 from gateway.body import Intake, Spool
-from gateway.budget import Budget
+from gateway.budget import Budget, NotKept
 from gateway.disconnects import TakesTooLittle
-from gateway.output import NotKept, Output
+from gateway.output import Output
 from gateway.pace import Pace
 from gateway.settings import Settings
 from protocols.model import Body, Data, Request

@@ -11,6 +11,7 @@ import pytest
 from gateway.budget import Budget
 from gateway.connection import Connection
 from gateway.poller import READ, make_poller
+from gateway.scoreboard import Board
 from gateway.service import Service
 from gateway.serving import Serving
 from gateway.settings import Settings
@@ -72,7 +73,7 @@ def test_a_request_that_arrives_while_a_thread_finds_nothing_is_served(connectio
         connection.pump()
 
     connection.lock.then = arrive
-    connection.work(None, 1.0)
+    connection.work(Board(1).seat(0), 1.0)
     assert connection.worker.queue.qsize() == connection.active == 1
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import socket
-from types import SimpleNamespace
 
 import pytest
 
 from gateway.budget import Budget
 from gateway.connection import Connection
 from gateway.deadlines import due
+from gateway.output import Output
 from gateway.service import Service
 from gateway.serving import Serving
 from gateway.settings import Settings
@@ -48,7 +48,7 @@ def test_one_that_has_begun_a_head_is_due_before(connection):
 
 
 def test_one_whose_peer_does_not_take_an_answer_is_due(connection):
-    connection.output = SimpleNamespace(size=0)
+    connection.output = Output(0, None, Budget())
     assert not is_due(connection)
     connection.output.size = 1
     assert is_due(connection)

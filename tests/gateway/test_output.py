@@ -9,11 +9,11 @@ from itertools import cycle
 import pytest
 from test_body import full_disk
 
-from gateway.budget import Allowance, Budget
+from gateway.budget import Allowance, Budget, NotKept
 from gateway.channel import Channel
 from gateway.disconnects import AnswerLost, ClientDisconnected
 from gateway.filerange import FileRange, FramedRange
-from gateway.output import NotKept, Output
+from gateway.output import Output
 from gateway.settings import Settings
 from protocols.model import Request
 

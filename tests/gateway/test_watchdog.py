@@ -74,7 +74,7 @@ class Place(Serving):
     def __init__(self, application, log) -> None:
         self.application = application
         self.log = log
-        self.serial = count(1)
+        self.next_serial = count(1).__next__
         self.last_serial = 0
         self.after_request = self.access = None
         self.retiring = self.is_fork = self.late = False

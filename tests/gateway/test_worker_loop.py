@@ -64,6 +64,7 @@ def test_what_came_before_sigterm_is_served_whenever_that_is_heard(tmp_path):
         signal.raise_signal(signal.SIGTERM)
 
     worker.budget.once = come
+    worker.orders.wake()
     before = signal.getsignal(signal.SIGTERM)
     signal.signal(signal.SIGTERM, worker.orders._on_signal)
     try:
