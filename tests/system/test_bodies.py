@@ -664,7 +664,9 @@ def test_files_that_wait_behind_each_other_are_not_all_open(serve, threads, name
     for number in numbers:
         assert len(peer.answer(number=number).body) == 2_000_000
         files = [file for file in opened(server.workers[0]) if file.endswith("/large")]
-        assert len(files) <= 1 + int(threads)
+        # Each thread may queue one while nobody sees another's, and have the next one open;
+        # and one that is sent may have yet to be closed.
+        assert len(files) <= 1 + 2 * int(threads)
 
 
 def test_a_request_that_is_aborted_while_it_waits_does_not_run(serve):
