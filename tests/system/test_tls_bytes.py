@@ -17,6 +17,7 @@ from gateway.disconnects import ClientDisconnected
 from gateway.filerange import FileRange, FileTooShort
 from gateway.poller import make_poller
 from gateway.service import Service
+from gateway.serving import Serving
 from gateway.settings import Settings
 from gateway.tls import SealedOutput, Tls, TlsConnection
 
@@ -206,19 +207,26 @@ class Observed(TlsConnection):
     """With room for what a test adds."""
 
 
+class Place(Serving):
+    """A worker, as far as a connection inside of TLS sees it."""
+
+    def __init__(self, settings: Settings, lines: list[str]) -> None:
+        self.settings = settings
+        self.budget = Budget()
+        self.now = 1.0
+        self.retiring = False
+        self.poller = make_poller("auto")
+        self.log = SimpleNamespace(warning=lambda text, *values: lines.append(text % values))
+
+    def hand_back(self, connection) -> None:
+        """There is no loop."""
+
+
 @pytest.fixture
 def connection(context, pair):
     settings = Settings(response_buffer_size=1 << 30)
     lines = []
-    worker = SimpleNamespace(
-        settings=settings,
-        budget=Budget(),
-        now=1.0,
-        retiring=False,
-        poller=make_poller("auto"),
-        log=SimpleNamespace(warning=lambda text, *values: lines.append(text % values)),
-        hand_back=lambda _: None,
-    )
+    worker = Place(settings, lines)
     service = Service("http", settings, None)
     service.tls = context
     made = Observed(worker, service, pair[0], "peer", {})
