@@ -16,6 +16,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from time import monotonic, sleep
 
+from gateway import deferral
 from gateway.accesslog import AccessLog
 from gateway.burial import how
 from gateway.child import Generation
@@ -38,7 +39,7 @@ EXIT_OK = 0
 #: Settings that a reload does not change, each tied to what the manager has open.
 _FIXED = (
     *("bind", "protocol", "backlog", "accesslog", "access_log_format", "errorlog", "loglevel"),
-    *("pidfile", "control_socket", "chdir", "umask"),
+    *("pidfile", "control_socket", "chdir", "umask", "defer_accept"),
 )
 
 #: How long it takes at most to notice what nothing reports, seconds.
@@ -222,6 +223,8 @@ class Manager:
                 self._notifier.stopping()
         if goes_on and not quick:
             number = signal.SIGUSR2  # connections pass to the others' workers
+        elif not fleet.stopping:
+            deferral.end(self._listeners, lambda: bool(self._signals))
         # Before the workers take what is in the backlog: nothing may come after it.
         fleet.close_listeners(unlink=not goes_on)
         grace = MERCY if quick else fleet.generation.settings.graceful_timeout + MERCY

@@ -103,6 +103,13 @@ class _Serving:
     backlog: int = _setting(
         2048, kinds.whole_number(1), "Connections that wait to be accepted.", value="N"
     )
+    defer_accept: int = _setting(
+        1,
+        kinds.whole_number(0),
+        "Seconds for which a TCP connection that says nothing is not accepted (Linux); 0: every "
+        "connection is accepted at once.",
+        value="SECONDS",
+    )
     poller: str = _setting(
         "auto",
         kinds.choice("auto", "epoll", "selectors"),

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from gateway import accepted
 from gateway.addresses import AUTO_ONLY_HERE, HTTPS, Address, is_loopback
+from gateway.deferral import defer
 from gateway.linux import is_transparent
 from protocols.detect import AUTO
 
@@ -117,9 +118,14 @@ def describe(sock: socket.socket) -> str:
 
 
 def open_listeners(
-    addresses: Sequence[Address], backlog: int, inherited: Sequence[Listener] = ()
+    addresses: Sequence[Address],
+    backlog: int,
+    inherited: Sequence[Listener] = (),
+    defer_accept: int = 0,
 ) -> list[Listener]:
     """Listen on every address; ``inherited`` are used where they are the same.
+
+    Those that somebody else has opened, systemd say, defer what he wants deferred.
 
     Raises BindError; then nothing that was opened here stays open.
     """
@@ -136,6 +142,8 @@ def open_listeners(
                 opened += same
                 check_reach(same)
             for listener in same:
+                if address.kind == "tcp":
+                    defer(listener.sock, defer_accept)
                 listener.key = key
                 listener.allow = address.allow
                 listener.proxy_protocol = address.proxy_protocol

@@ -47,7 +47,9 @@ def serve(
     if settings.pidfile is not None:
         succession.write_pidfile(settings.pidfile)
     try:
-        listeners = open_listeners(addresses, settings.backlog, succession.listeners)
+        listeners = open_listeners(
+            addresses, settings.backlog, succession.listeners, settings.defer_accept
+        )
         for note in resolved.notes:
             log.warning("%s", note)
         if settings.certfile and not any(listener.tls for listener in listeners):
