@@ -200,6 +200,7 @@ class Answer:
         if not self.started:
             out = self.codec.head(request, self._checked_status(), self.headers, length)
             self.started = True
+            self.connection.wrote = 0.0
         owed = request.remaining
         too_long = UNKNOWN != owed < len(piece) and not request.head_only
         if too_long:

@@ -27,6 +27,7 @@ class Carrier:
     ``gone``      nothing can be sent any more.
     ``closing``   nothing more is read; it closes when all is answered.
     ``send_flags``  what the next ``send`` is told of it (send(2)).
+    ``wrote``     when the last piece of an answer was written (monotonic); 0: none was.
     """
 
     __slots__ = (
@@ -40,6 +41,7 @@ class Carrier:
         "settings",
         "slots",
         "worker",
+        "wrote",
     )
 
     worker: Serving
@@ -52,6 +54,7 @@ class Carrier:
     gone: bool
     closing: bool
     send_flags: int
+    wrote: float
 
     def write(
         self, data: bytes, rest: bytes = b"", tail: bytes = b"", *, wait: bool = False

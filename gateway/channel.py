@@ -40,6 +40,14 @@ _PATIENCE: Final = 1.0
 _DECENT: Final = 1 << 16
 _DECENT_PERIOD: Final = 5.0
 
+#: A piece of a stream that follows the one before it within so many seconds waits for
+#: more, up to so many bytes.
+_FAST: Final = 0.0002
+_MOST_HELD: Final = 1 << 18
+
+#: Pieces that are smaller on average are joined to be sent.
+_SMALL: Final = 4096
+
 #: sendmsg(2) takes no more at once (IOV_MAX).
 _MOST_PARTS: Final = 1024
 
@@ -48,7 +56,7 @@ _MOST_PARTS: Final = 1024
 class Channel(Carrier):
     """A non-blocking socket and what waits to be sent on it."""
 
-    __slots__ = ("budget", "flushed", "lock", "output", "pace", "sock")
+    __slots__ = ("budget", "flushed", "lock", "output", "pace", "pile", "pile_size", "said", "sock")
 
     def __init__(self, sock: Sock, settings: Settings, budget: Budget) -> None:
         self.sock = sock
@@ -60,10 +68,16 @@ class Channel(Carrier):
         self.gone = False
         #: Bytes that the kernel took later than they were written.
         self.flushed = 0
+        #: Bytes that the protocol itself has said since something waits.
+        self.said: int = 0
         #: Of send(2).
         self.send_flags = 0
         #: How fast the peer takes what waits, once that was looked at.
         self.pace: Pace | None = None
+        #: Pieces of a stream that are sent together, soon (see streams.py), and their bytes.
+        self.pile: list[bytes] | None = None
+        self.pile_size: int = 0
+        self.wrote = 0.0
 
     def _queue(self) -> Output:
         """Where to put what the socket does not take now; under the lock."""
@@ -83,11 +97,12 @@ class Channel(Carrier):
     def say(self, data: bytes) -> None:
         """What the protocol itself says, from the loop: never waits.
 
-        A peer that asks and asks but does not listen is dropped.  Raises
-        ClientDisconnected.
+        A peer that asks and asks but does not listen is dropped; answers that wait
+        for it are another matter.  Raises ClientDisconnected.
         """
         self.write(data)
-        if self.output.waiting > self.settings.response_buffer_size:
+        self.said = self.said + len(data) if self.output.size else 0
+        if self.said > self.settings.response_buffer_size:
             with self.lock:
                 self._drop()
             raise TakesTooLittle
@@ -97,20 +112,27 @@ class Channel(Carrier):
     ) -> float:
         """Send, or queue what the socket does not take now; ``rest`` without a copy of it.
 
-        ``data`` is not empty if anything is, and ``rest`` not if ``tail`` is not.
+        ``data`` is not empty if anything is, and ``rest`` not if ``tail`` is not.  Nothing
+        sends what was held back.
 
         With ``wait``, for what more follows, waits while more than
         ``response_buffer_size`` bytes are queued and the peer does not lag; returns
-        for how many seconds.  Raises ClientDisconnected.
+        for how many seconds.  What follows fast is held back for a moment.  Raises
+        ClientDisconnected.
         """
-        if not data:
+        if not data and not self.pile_size:
             return 0.0
         with self.lock:
             if self.gone:
                 raise ClientDisconnected("the peer is gone")
+            if wait and self._holds(data, rest, tail):
+                return 0.0
             output = self.output
             try:
-                if output.size:
+                if self.pile_size:
+                    self._pile_up(data, rest, tail)
+                    self._send_pile()
+                elif output.size:
                     output.append(data)
                     output.append(rest)
                     output.append(tail)
@@ -131,23 +153,70 @@ class Channel(Carrier):
                 raise disconnected(error) from None
         return self._queued(wait=wait)
 
+    def _holds(self, data: bytes, rest: bytes, tail: bytes) -> bool:
+        """Whether a piece can wait for the next one: the application is fast; under the lock."""
+        now = monotonic()
+        is_fast = now - self.wrote < _FAST
+        self.wrote = now
+        size = self.pile_size + len(data) + len(rest) + len(tail)
+        if not is_fast or size > _MOST_HELD or self.output.size:
+            return False
+        if not self.pile_size and not self.worker.streams.hold(self):
+            return False
+        self._pile_up(data, rest, tail)
+        return True
+
+    def _pile_up(self, data: bytes, rest: bytes, tail: bytes) -> None:
+        pile = self.pile
+        if pile is None:
+            pile = self.pile = []
+        pile.append(data)
+        if rest:
+            pile.append(rest)
+            pile.append(tail)
+        self.pile_size += len(data) + len(rest) + len(tail)
+
+    def send_pile(self) -> None:
+        """Send what is held back, from the thread that sees to it."""
+        with self.lock:
+            if self.gone or not self.pile_size:
+                return
+            try:
+                self._send_pile()
+            except OSError:
+                self._drop()  # as the next write will say
+        self._queued()
+
+    def _send_pile(self) -> None:
+        parts: list[Any] = self.pile or []
+        if self.pile_size < len(parts) * _SMALL:
+            parts = [b"".join(parts)]
+        self.pile = None
+        self.pile_size = 0
+        self._send_all(parts)
+
     def write_parts(self, parts: list[Any]) -> None:
         """As ``write``; what the socket takes now is not copied."""
         with self.lock:
             if self.gone:
                 raise ClientDisconnected("the peer is gone")
             try:
-                sent = 0 if self.output.size else self._send_parts(parts[:_MOST_PARTS])
-                rest = _unsent_of(parts, sent)
-                if not rest:
-                    return
-                if not self.output.size:
-                    self.pace = None
-                self._queue().append(rest)
+                if self.pile_size:
+                    self._send_pile()
+                self._send_all(parts)
             except OSError as error:
                 self._drop()
                 raise disconnected(error) from None
         self._queued()
+
+    def _send_all(self, parts: list[Any]) -> None:
+        """Send, or queue what the socket does not take now.  Raises OSError."""
+        sent = 0 if self.output.size else self._send_parts(parts[:_MOST_PARTS])
+        rest = _unsent_of(parts, sent)
+        if rest:
+            if not self.output.size:
+                self.pace = None
+            self._queue().append(rest)
 
     def _send_parts(self, parts: list[Any]) -> int:
         try:
@@ -174,6 +243,8 @@ class Channel(Carrier):
             try:
                 if self.gone:
                     raise ClientDisconnected("the peer is gone")
+                if self.pile_size:
+                    self._send_pile()
                 if not output.size:
                     self.pace = None
                 output.append(head)
@@ -240,6 +311,8 @@ class Channel(Carrier):
 
     def _drop(self) -> None:
         self.gone = True
+        self.pile = None
+        self.pile_size = 0
         if self.output is not NOTHING_WAITS:
             self.output.clear()
 

@@ -244,6 +244,7 @@ class Connection(Receiver):
 
     def cut(self, request: Request) -> None:
         """End a started answer so that the peer can tell that it is not whole."""
+        self.send_pile()
         request.keep_alive = False
         self.closing = True
         if self.codec.resets_to_cut(request):

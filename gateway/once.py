@@ -234,6 +234,7 @@ class _Connection(Carrier):
         self.gone = False
         self.slots = 1
         self.send_flags = 0
+        self.wrote = 0.0
         self.closing = False
         self.is_cut = False
         self._is_writing = False

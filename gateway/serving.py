@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from gateway.poller import Poller
     from gateway.replacing import Replacing
     from gateway.scoreboard import Seat
+    from gateway.streams import Streams
     from gateway.wsgi import Exchange
 
 
@@ -64,6 +65,8 @@ class Serving:
     #: By descriptor.
     connections: dict[int, Connection]
     budget: Budget
+    #: Sees to what connections hold back.
+    streams: Streams
     acceptor: Acceptor
     replacing: Replacing
 

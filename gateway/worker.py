@@ -46,6 +46,7 @@ from gateway.serving import Serving
 from gateway.settings import Settings
 from gateway.sockets import Listener
 from gateway.stillness import STOOD_STILL
+from gateway.streams import Streams
 from gateway.watchdog import Watchdog
 from protocols.http1 import Http1Codec
 from protocols.model import Codec
@@ -98,6 +99,7 @@ class Worker(Serving):
         self.hooks = hooks
         self.budget = Budget.of(settings)
         self.refusals = Sparing(log)
+        self.streams = Streams()
         self.view = view or WorkerView(os.getpid(), log, settings, 0)
         where = [str(listener) for listener in listeners]
         self.server_view = ServerView(os.getppid(), log, settings, where)
@@ -121,8 +123,7 @@ class Worker(Serving):
         #: Held while a thread is given up, from its client's answer to the line in the log.
         self.giving_up = threading.Lock()
         self.is_fork = False
-        self.now = monotonic()
-        self.since = self.now
+        self.now = self.since = monotonic()
         self.late = False
         self.poller = make_poller(settings.poller)
         self.connections = {}

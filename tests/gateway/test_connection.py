@@ -10,6 +10,7 @@ import pytest
 
 from gateway.budget import Budget
 from gateway.connection import Connection
+from gateway.disconnects import TakesTooLittle
 from gateway.poller import READ, make_poller
 from gateway.scoreboard import Board
 from gateway.service import Service
@@ -124,3 +125,24 @@ def test_the_end_comes_after_what_was_put_off(connection):
         connection.look_again()
     served += serve_all(connection)
     assert served == 1000
+
+
+def test_what_the_protocol_says_beside_an_answer_that_waits_costs_no_connection(connection):
+    connection.sock.setblocking(False)
+    most = connection.settings.response_buffer_size
+    connection.write(bytes(2 * most))  # of which the socket takes a part
+    assert connection.output.waiting > most
+    connection.say(b"values")
+    assert not connection.gone
+
+
+def says_on(connection, size: int) -> None:
+    for _ in range(size // 50_000):
+        connection.say(bytes(50_000))
+
+
+def test_a_peer_that_asks_and_does_not_listen_is_dropped(connection):
+    connection.sock.setblocking(False)
+    with pytest.raises(TakesTooLittle):
+        says_on(connection, connection.settings.response_buffer_size + 5_000_000)
+    assert connection.gone

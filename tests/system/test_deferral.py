@@ -18,10 +18,10 @@ ESTABLISHED, GREETED = "01", "03"
 
 def state(sock: socket.socket) -> str:
     """What the kernel has at the server's end of a client's connection."""
-    ours = sock.getsockname()[1]
+    ends = [f"{int(name[1]):04X}" for name in (sock.getpeername(), sock.getsockname())]
     for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
         own, other, found = line.split(maxsplit=4)[1:4]
-        if int(other.rpartition(":")[2], 16) == ours and own.startswith("0100007F"):
+        if [own.rpartition(":")[2], other.rpartition(":")[2]] == ends:
             return found
     return ""
 

@@ -228,6 +228,7 @@ def test_what_is_being_served_has_descriptors_left(tmp_path):
     (tmp_path / "app.py").write_text(APP)
     (tmp_path / "file").write_bytes(numbered(300_000))
     words = ("app:app", "--bind", "127.0.0.1:0", "--body-buffer-size", "1000")
+    words += ("--defer-accept", "0")  # who came first is accepted first, also in silence
     with started(*words, cwd=tmp_path, before=(sys.executable, "-c", LIMIT, "128")) as server:
         (port,) = re.findall(r"http on 127\.0\.0\.1:(\d+)", server.log)
         peer = Http(("127.0.0.1", int(port)))

@@ -79,6 +79,7 @@ def asked(**what):
 def follow(server, peer):
     """The next answer is the next request's, on the same connection where there is one."""
     if peer.protocol in SINGLE:
+        peer.close()
         peer = server.connect(peer.protocol)
     answer = peer.ask(asked(headers=[("X-Next", "1")], pieces=["next"]))
     assert (answer.status, answer.get("x-next"), answer.body) == (200, "1", b"next")

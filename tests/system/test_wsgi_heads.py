@@ -12,6 +12,7 @@ SECRETS = (b"Injected", b"X-Evil", b"Evil", b"never seen")
 def follow(server, peer):
     """The next request: on the same connection where the protocol keeps it."""
     if peer.protocol in SINGLE:
+        peer.close()
         peer = server.connect(peer.protocol)
     answer = peer.ask("/pid")
     assert answer.status == 200
