@@ -56,7 +56,10 @@ _MOST_PARTS: Final = 1024
 class Channel(Carrier):
     """A non-blocking socket and what waits to be sent on it."""
 
-    __slots__ = ("budget", "flushed", "lock", "output", "pace", "pile", "pile_size", "said", "sock")
+    __slots__ = (
+        *("budget", "flushed", "heard", "lock", "lost", "output"),
+        *("pace", "pile", "pile_size", "said", "sock"),
+    )
 
     def __init__(self, sock: Sock, settings: Settings, budget: Budget) -> None:
         self.sock = sock
@@ -68,8 +71,10 @@ class Channel(Carrier):
         self.gone = False
         #: Bytes that the kernel took later than they were written.
         self.flushed = 0
-        #: Bytes that the protocol itself has said since something waits.
+        #: What the protocol itself has said, bytes, since the peer has taken all before it;
+        #: ``flushed`` when it will have.
         self.said: int = 0
+        self.heard: int = 0
         #: Of send(2).
         self.send_flags = 0
         #: How fast the peer takes what waits, once that was looked at.
@@ -77,6 +82,8 @@ class Channel(Carrier):
         #: Pieces of a stream that are sent together, soon (see streams.py), and their bytes.
         self.pile: list[bytes] | None = None
         self.pile_size: int = 0
+        #: Why the thread that sends them could not: the answer is told with its next write.
+        self.lost: OSError | None = None
         self.wrote = 0.0
 
     def _queue(self) -> Output:
@@ -101,8 +108,11 @@ class Channel(Carrier):
         for it are another matter.  Raises ClientDisconnected.
         """
         self.write(data)
-        self.said = self.said + len(data) if self.output.size else 0
-        if self.said > self.settings.response_buffer_size:
+        if self.flushed >= self.heard:
+            self.said = 0
+            self.heard = self.flushed + self.output.size
+        self.said += len(data)
+        if self.said > self.settings.response_buffer_size and self.output.size:
             with self.lock:
                 self._drop()
             raise TakesTooLittle
@@ -120,11 +130,11 @@ class Channel(Carrier):
         for how many seconds.  What follows fast is held back for a moment.  Raises
         ClientDisconnected.
         """
-        if not data and not self.pile_size:
+        if not data and not self.pile_size and self.lost is None:
             return 0.0
         with self.lock:
             if self.gone:
-                raise ClientDisconnected("the peer is gone")
+                raise self._gone()
             if wait and self._holds(data, rest, tail):
                 return 0.0
             output = self.output
@@ -177,15 +187,25 @@ class Channel(Carrier):
         self.pile_size += len(data) + len(rest) + len(tail)
 
     def send_pile(self) -> None:
-        """Send what is held back, from the thread that sees to it."""
+        """Send what is held back, from any thread; what cannot be is told to the next write."""
         with self.lock:
             if self.gone or not self.pile_size:
                 return
             try:
                 self._send_pile()
-            except OSError:
-                self._drop()  # as the next write will say
-        self._queued()
+            except OSError as error:
+                self._drop()
+                self.lost = error
+        if self.output.trouble:
+            self.cannot_spool()
+        if self.gone or self.output.size:
+            self.send_later()
+
+    def _gone(self) -> ClientDisconnected:
+        """What a write to a peer that is gone raises."""
+        if self.lost is not None:
+            return disconnected(self.lost)
+        return ClientDisconnected("the peer is gone")
 
     def _send_pile(self) -> None:
         parts: list[Any] = self.pile or []
@@ -199,7 +219,7 @@ class Channel(Carrier):
         """As ``write``; what the socket takes now is not copied."""
         with self.lock:
             if self.gone:
-                raise ClientDisconnected("the peer is gone")
+                raise self._gone()
             try:
                 if self.pile_size:
                     self._send_pile()

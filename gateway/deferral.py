@@ -22,28 +22,22 @@ _PATIENCE: Final = 1.25
 _LOOK: Final = 0.02
 
 #: TCP_SYN_RECV, as proc(5) has it in net/tcp, and where it has that.
-_GREETED: Final = "03"
+_GREETED: Final = " 03 "
 _TABLES: Final = ("/proc/net/tcp", "/proc/net/tcp6")
 
 
-def defer(sock: socket.socket, seconds: int) -> None:
-    """Keep silent connections from ``accept`` for so long; 0: for no time.
+def defer(sock: socket.socket, seconds: int) -> bool:
+    """Keep silent connections from ``accept`` for so long, 0: for no time; whether they are.
 
-    Elsewhere than on Linux, and of unix sockets, all connections are accepted at once.
+    Elsewhere than on Linux all connections are accepted at once.
     """
-    if _OPTION is not None and sock.family in (socket.AF_INET, socket.AF_INET6):
-        with suppress(OSError):  # a kernel that is Linux by name only
-            sock.setsockopt(socket.IPPROTO_TCP, _OPTION, seconds)
-
-
-def seconds_deferred(sock: socket.socket) -> int:
-    """For how long silent connections are kept from ``accept``, as the kernel rounds it."""
-    if _OPTION is None or sock.family not in (socket.AF_INET, socket.AF_INET6):
-        return 0
+    if _OPTION is None:
+        return False
     try:
-        return sock.getsockopt(socket.IPPROTO_TCP, _OPTION)
-    except OSError:
-        return 0
+        sock.setsockopt(socket.IPPROTO_TCP, _OPTION, seconds)
+    except OSError:  # a kernel that is Linux by name only
+        return False
+    return seconds > 0
 
 
 def end(listeners: Iterable[Listener], hurries: Callable[[], bool]) -> None:
@@ -53,14 +47,15 @@ def end(listeners: Iterable[Listener], hurries: Callable[[], bool]) -> None:
     until it has handed that over, a little more than a second at most, and not while
     ``hurries()``.  Somebody else has to accept meanwhile.
     """
+    until = monotonic() + _PATIENCE
     ports = set()
     for listener in listeners:
-        if seconds_deferred(listener.sock):
-            defer(listener.sock, 0)
+        if listener.defers:
+            listener.defers = defer(listener.sock, 0)
             ports.add(listener.sock.getsockname()[1])
     if not ports:
         return
-    silent, until = _greeted(ports), monotonic() + _PATIENCE
+    silent = _greeted(ports)
     while silent and monotonic() < until and not hurries():
         sleep(_LOOK)
         silent &= _greeted(ports)
@@ -71,9 +66,9 @@ def _greeted(ports: set[int]) -> set[tuple[str, str]]:
     found = set()
     for path in _TABLES:
         with suppress(OSError), open(path, encoding="ascii") as table:
-            next(table, None)
             for line in table:
-                own, other, state = line.split(maxsplit=4)[1:4]
-                if state == _GREETED and int(own.rpartition(":")[2], 16) in ports:
-                    found.add((own, other))
+                if _GREETED in line:  # or in another column; of many connections few are
+                    own, other, state = line.split(maxsplit=4)[1:4]
+                    if state == _GREETED.strip() and int(own.rpartition(":")[2], 16) in ports:
+                        found.add((own, other))
     return found

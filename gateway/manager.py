@@ -223,7 +223,7 @@ class Manager:
                 self._notifier.stopping()
         if goes_on and not quick:
             number = signal.SIGUSR2  # connections pass to the others' workers
-        elif not fleet.stopping:
+        elif not goes_on and not fleet.stopping:
             deferral.end(self._listeners, lambda: bool(self._signals))
         # Before the workers take what is in the backlog: nothing may come after it.
         fleet.close_listeners(unlink=not goes_on)

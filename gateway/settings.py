@@ -105,9 +105,9 @@ class _Serving:
     )
     defer_accept: int = _setting(
         1,
-        kinds.whole_number(0),
-        "Seconds for which a TCP connection that says nothing is not accepted (Linux); 0: every "
-        "connection is accepted at once.",
+        kinds.whole_number(0, 1),
+        "Seconds for which a TCP connection that says nothing is not accepted (Linux): 1, or 0 to "
+        "accept every connection at once.",
         value="SECONDS",
     )
     poller: str = _setting(

@@ -42,6 +42,7 @@ class Listener:
         "_family",
         "allow",
         "context",
+        "defers",
         "inode",
         "is_unix",
         "key",
@@ -56,6 +57,8 @@ class Listener:
         self.sock = sock
         self.protocol = protocol
         self.path = path
+        #: Whether we have the kernel keep silent connections (see deferral.py).
+        self.defers = False
         #: Which bind it belongs to; the same for the manager that follows.
         self.key = key
         #: The bind's own settings; empty: those of all binds.
@@ -143,7 +146,7 @@ def open_listeners(
                 check_reach(same)
             for listener in same:
                 if address.kind == "tcp":
-                    defer(listener.sock, defer_accept)
+                    listener.defers = defer(listener.sock, defer_accept)
                 listener.key = key
                 listener.allow = address.allow
                 listener.proxy_protocol = address.proxy_protocol

@@ -12,6 +12,8 @@ from time import sleep
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
+    from logging import Logger
+
     from gateway.channel import Channel
 
 #: How long a piece is held back at most, seconds; beyond that the thread has to get
@@ -22,7 +24,8 @@ _PAUSE: Final = 0.001
 class Streams:
     """The channels of a worker that hold something back."""
 
-    def __init__(self) -> None:
+    def __init__(self, log: Logger) -> None:
+        self.log = log
         self._lock = threading.Lock()
         self._wanted = threading.Lock()
         self._wanted.acquire()
@@ -58,4 +61,7 @@ class Streams:
                 holding, self._holding = self._holding, []
                 self._is_awake = False
             for channel in holding:
-                channel.send_pile()
+                try:
+                    channel.send_pile()
+                except Exception:
+                    self.log.critical("a fault of the server", exc_info=True)

@@ -99,7 +99,7 @@ class Worker(Serving):
         self.hooks = hooks
         self.budget = Budget.of(settings)
         self.refusals = Sparing(log)
-        self.streams = Streams()
+        self.streams = Streams(log)
         self.view = view or WorkerView(os.getpid(), log, settings, 0)
         where = [str(listener) for listener in listeners]
         self.server_view = ServerView(os.getppid(), log, settings, where)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import socket
+from contextlib import suppress
 from queue import SimpleQueue
+from time import monotonic
 from types import SimpleNamespace
 
 import pytest
 
 from gateway.budget import Budget
 from gateway.connection import Connection
-from gateway.disconnects import TakesTooLittle
+from gateway.disconnects import AnswerLost, TakesTooLittle
 from gateway.poller import READ, make_poller
 from gateway.scoreboard import Board
 from gateway.service import Service
@@ -43,25 +45,37 @@ class Place(Serving):
         self.now = self.since = 1.0
         self.budget = Budget()
         self.retiring = False
-        self.log = SimpleNamespace(info=lambda *_: None)
+        self.log = SimpleNamespace(info=lambda *_: None, error=lambda *_: None)
         self.poller = make_poller("auto")
         self.handed_back = []
+        self.streams = SimpleNamespace(hold=lambda _: True)
 
     def hand_back(self, connection) -> None:
         self.handed_back.append(connection)
 
 
-@pytest.fixture(params=["fastcgi", "http"])
-def connection(request):
+@pytest.fixture
+def both():
     ours, theirs = socket.socketpair()
+    with ours, theirs:
+        yield ours, theirs
+
+
+@pytest.fixture
+def theirs(both):
+    return both[1]
+
+
+@pytest.fixture(params=["fastcgi", "http"])
+def connection(request, both):
+    ours, _ = both
     settings = Settings(threads=4)
     worker = Place(settings)
     made = Connection(worker, Service(request.param, settings, None), ours, "peer", {})
     worker.poller.register(made.number, READ)
     made.interest = READ
     made.lock = Hooked()
-    with ours, theirs:
-        yield made
+    yield made
     worker.poller.close()
 
 
@@ -146,3 +160,36 @@ def test_a_peer_that_asks_and_does_not_listen_is_dropped(connection):
     with pytest.raises(TakesTooLittle):
         says_on(connection, connection.settings.response_buffer_size + 5_000_000)
     assert connection.gone
+
+
+def test_a_peer_that_listens_while_something_always_waits_may_ask_on(connection, theirs):
+    """Bytes that it has taken are not held against it."""
+    connection.sock.setblocking(False)
+    most = connection.settings.response_buffer_size
+    connection.write(bytes(5_000_000))
+    said = 0
+    while said < 2 * most:
+        connection.say(bytes(500_000))
+        said += 500_000
+        taken = 0
+        while taken < 500_000:
+            taken += len(theirs.recv(50_000))
+            connection.flush()
+        assert connection.output.size
+
+
+def test_what_was_held_and_cannot_be_kept_is_told_with_the_end(connection):
+    """The thread that sends what is held has nobody to tell it to."""
+    connection.sock.setblocking(False)
+    connection.budget.memory.left = connection.budget.disk.left = 0
+    connection.budget.unkept.left = 0
+    with suppress(BlockingIOError):
+        while True:
+            connection.sock.send(bytes(100_000))
+    connection.wrote = monotonic() + 60  # so that what comes now comes fast
+    connection.write(b"a piece", wait=True)
+    assert connection.pile_size
+    connection.send_pile()
+    assert connection.worker.handed_back == [connection]
+    with pytest.raises(AnswerLost):
+        connection.write(b"")

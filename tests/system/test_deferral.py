@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from processes import TIMEOUT, WAITING_APP, descriptors, wait_for
+from processes import TIMEOUT, WAITING_APP, activated, descriptors, wait_for
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="TCP_DEFER_ACCEPT is Linux's")
 
@@ -35,7 +35,7 @@ def server(serve, request):
     return serve(WAITING_APP, *request.param, protocols=["http"], kinds=["tcp"])
 
 
-@pytest.mark.parametrize("server", [["--defer-accept", "30"]], indirect=True)
+@pytest.mark.parametrize("server", [[]], indirect=True)
 def test_connection_is_accepted_with_its_first_bytes(server):
     with silent(server) as sock:
         assert state(sock) == GREETED
@@ -47,7 +47,7 @@ def test_connection_is_accepted_with_its_first_bytes(server):
         assert sock.recv(4096).startswith(b"HTTP/1.1 200 ")
 
 
-@pytest.mark.parametrize("server", [["--defer-accept", "30"]], indirect=True)
+@pytest.mark.parametrize("server", [[]], indirect=True)
 def test_who_leaves_without_a_word_leaves_nothing_behind(server):
     before = descriptors(server.workers[0])
     sock = silent(server)
@@ -71,7 +71,7 @@ def test_zero_accepts_at_once(server):
         assert state(sock) == ESTABLISHED
 
 
-@pytest.mark.parametrize("server", [[], ["--defer-accept", "1", "--threads", "4"]], indirect=True)
+@pytest.mark.parametrize("server", [[], ["--threads", "4"]], indirect=True)
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["TERM", "INT"])
 def test_who_has_said_nothing_is_told_that_the_server_stops(server, number):
     with silent(server) as sock:
@@ -88,3 +88,18 @@ def test_request_that_comes_while_the_server_waits_for_the_silent_is_answered(se
         if state(sock) == GREETED:
             sock.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
             assert sock.recv(4096).startswith(b"HTTP/1.1 200 ")
+
+
+def test_sockets_of_others_stay_as_they_are(tmp_path):
+    """Of systemd, DeferAcceptSec=: its sockets live longer than the server."""
+    (tmp_path / "app.py").write_text(WAITING_APP)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, 3)
+        set_to = listener.getsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT)
+        server = activated("app:app", cwd=tmp_path, sockets={"http": listener})
+        try:
+            server.wait_for_log("is ready")
+            assert server.stop(signal.SIGTERM) == 0
+        finally:
+            server.end()
+        assert listener.getsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT) == set_to > 0
