@@ -5,6 +5,7 @@ import socket
 import threading
 from functools import partial
 from itertools import cycle
+from types import SimpleNamespace
 
 import pytest
 from test_body import full_disk
@@ -14,6 +15,7 @@ from gateway.channel import Channel
 from gateway.disconnects import AnswerLost, ClientDisconnected
 from gateway.filerange import FileRange, FramedRange
 from gateway.output import Output
+from gateway.serving import Serving
 from gateway.settings import Settings
 from protocols.model import Request
 
@@ -273,11 +275,19 @@ def on_disk(folder):
     return size
 
 
+class Place(Serving):
+    """A worker that has no thread to send what is held back."""
+
+    def __init__(self):
+        self.streams = SimpleNamespace(hold=lambda _: False)
+
+
 class Line(Channel):
     """A channel whose loop is the test."""
 
     def __init__(self, sock, budget=None, *, awaited=False, **settings):
         super().__init__(sock, Settings(**settings), budget or Budget())
+        self.worker = Place()
         self.awaited = awaited
         self.asked = 0
         self.trouble = []

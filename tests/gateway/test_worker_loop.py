@@ -11,6 +11,7 @@ from gateway.service import services_of
 from gateway.settings import Settings
 from gateway.sockets import Listener
 from gateway.worker import Worker
+from protocols.http1 import Http1Codec
 
 
 class Interrupted(Budget):
@@ -33,7 +34,8 @@ def application(_environ, start_response):
     return [b"hi"]
 
 
-def test_what_came_before_sigterm_is_served_whenever_that_is_heard(tmp_path):
+def test_what_came_before_sigterm_is_served_whenever_that_is_heard(tmp_path, monkeypatch):
+    monkeypatch.setattr(Http1Codec, "date", b"")  # which the loop sets for all that follows
     settings, log = Settings(threads=1), logging.getLogger("gateway")
     listening = socket.socket(socket.AF_UNIX)
     listening.bind(str(tmp_path / "socket"))
