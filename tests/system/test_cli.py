@@ -26,6 +26,7 @@ VALUES = {
     "forwarded_allow_ips": "10.0.0.0/8",
     "proxy_allow_ips": "10.0.0.0/8",
     "x_sendfile_root": "/",
+    "defer_accept": "0",
 }
 GUESSES = ("7", "777", "/seven", "seven", "true")
 
