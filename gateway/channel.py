@@ -130,8 +130,8 @@ class Channel(Carrier):
         for how many seconds.  What follows fast is held back for a moment.  Raises
         ClientDisconnected.
         """
-        if not data and not self.pile_size and self.lost is None:
-            return 0.0
+        if not data:
+            return self._end_stream() if self.wrote else 0.0
         with self.lock:
             if self.gone:
                 raise self._gone()
@@ -200,6 +200,13 @@ class Channel(Carrier):
             self.cannot_spool()
         if self.gone or self.output.size:
             self.send_later()
+
+    def _end_stream(self) -> float:
+        """Send what is held; behind its lock also who sends that meanwhile has told the outcome."""
+        self.send_pile()
+        if self.lost is not None:
+            raise self._gone()
+        return 0.0
 
     def _gone(self) -> ClientDisconnected:
         """What a write to a peer that is gone raises."""
